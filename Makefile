@@ -1,0 +1,96 @@
+# banger. `make help` lists the targets; CONTRIBUTING.md explains them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Where an ordinary user may write, and where root does by custom.
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+DESTDIR ?=
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The guest agent is linked statically: it is the only program in the initramfs. The flag is
+# given for the target alone, so that build scripts and macros stay ordinary programs.
+AGENT_TARGET := x86_64-unknown-linux-gnu
+AGENT_FLAGS := --profile agent --target $(AGENT_TARGET) \
+	--config 'target.$(AGENT_TARGET).rustflags=["-C","target-feature=+crt-static"]'
+
+# The agent is root in its guest: its tests are too, in a user namespace unless they are anyway.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='unshare --user --map-auto --map-root-user')
+
+.PHONY: help
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: deps build ## Installs what is needed, builds, and runs a command in a fresh machine
+	$(TARGET_DIR)/debug/banger vm run --rm -- sh -c 'echo "Hello from $$(uname -sr) on $$(hostname)"; head -n 1 /etc/os-release'
+
+.PHONY: test
+test: deps build bad-agent ## Runs every test, real guests included
+	$(CARGO) test --locked --workspace --exclude banger-tests --exclude banger-agent
+	$(AS_ROOT) $(CARGO) test --locked -p banger-agent
+	$(CARGO) test --locked -p banger-tests --lib
+	$(CARGO) test --locked -p banger-tests --test scenarios -- --test-threads=2
+
+.PHONY: check
+check: deps-check ## Formatting, lints, documentation, licences, spelling
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
+	scripts/check-licences
+	scripts/check-spelling
+
+.PHONY: bench
+bench: deps release ## Measures the speed promises side by side
+	$(CARGO) run --locked --release -p banger-bench
+
+.PHONY: build
+build: agent ## Builds the programs for development
+	$(CARGO) build --locked -p banger -p bangerd
+
+.PHONY: release
+release: agent ## Builds the programs for use
+	$(CARGO) build --locked --release -p banger -p bangerd
+
+# The daemon looks for the agent in ../lib/banger, in a build directory as in a prefix.
+.PHONY: agent
+agent:
+	$(CARGO) build --locked -p banger-agent $(AGENT_FLAGS)
+	install -D -m 0755 $(TARGET_DIR)/$(AGENT_TARGET)/agent/banger-agent $(TARGET_DIR)/lib/banger/banger-agent
+
+# Misbehaves in a guest, for the tests of what the host does about it.
+.PHONY: bad-agent
+bad-agent:
+	$(CARGO) build --locked -p banger-bad-agent $(AGENT_FLAGS)
+
+.PHONY: deps
+deps: ## Installs the system packages that running and testing need
+	scripts/install-deps run
+
+.PHONY: deps-check
+deps-check:
+	scripts/install-deps check
+
+.PHONY: install
+install: release ## Installs programs, manual pages and completions under PREFIX
+	install -D -m 0755 $(TARGET_DIR)/release/banger $(DESTDIR)$(PREFIX)/bin/banger
+	install -D -m 0755 $(TARGET_DIR)/release/bangerd $(DESTDIR)$(PREFIX)/bin/bangerd
+	install -D -m 0755 $(TARGET_DIR)/lib/banger/banger-agent $(DESTDIR)$(PREFIX)/lib/banger/banger-agent
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(TARGET_DIR)/release/banger man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(TARGET_DIR)/release/banger completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/banger
+	$(TARGET_DIR)/release/banger completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_banger
+	$(TARGET_DIR)/release/banger completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/banger.fish
+
+.PHONY: uninstall
+uninstall: ## Removes what `make install` installed
+	rm -f $(DESTDIR)$(PREFIX)/bin/banger $(DESTDIR)$(PREFIX)/bin/bangerd
+	rm -rf $(DESTDIR)$(PREFIX)/lib/banger
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/banger.1 $(DESTDIR)$(PREFIX)/share/man/man1/banger-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/banger $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_banger $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/banger.fish
+
+.PHONY: clean
+clean: ## Removes what was built
+	$(CARGO) clean
