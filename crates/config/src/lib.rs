@@ -1,0 +1,12 @@
+//! The environment, the configuration file and the defaults they resolve to.
+//!
+//! This is the only crate that reads environment variables. It writes nothing except private
+//! directories it is asked to make.
+
+mod defaults;
+mod file;
+mod paths;
+
+pub use defaults::{Host, Resolved, Source, Value};
+pub use file::{Config, ImagesConfig, LogLevel, VmDefaults};
+pub use paths::{ENVIRONMENT, Paths, ensure_private_dir};

@@ -1,0 +1,226 @@
+//! Where banger's files are, from the environment, and directories nobody else may enter.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use banger_model::{Code, Error, IoContext, Result};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::LogLevel;
+
+/// Every environment variable that banger reads, with what it does. `PATH` apart, nothing
+/// else in the environment changes what banger does.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "BANGER_CONFIG",
+        "the configuration file, instead of the one under XDG_CONFIG_HOME",
+    ),
+    (
+        "BANGER_LOG",
+        "the log level: error, warn, info, debug or trace",
+    ),
+    (
+        "XDG_CONFIG_HOME",
+        "where configuration is kept; ~/.config when unset",
+    ),
+    (
+        "XDG_STATE_HOME",
+        "where state is kept; ~/.local/state when unset",
+    ),
+    (
+        "XDG_RUNTIME_DIR",
+        "where sockets are made; /run/user/UID or /tmp/banger-UID when unset",
+    ),
+    ("HOME", "the home directory"),
+    (
+        "CARGO_HOME",
+        "where cargo installs programs; ~/.cargo when unset",
+    ),
+];
+
+/// The longest path of a unix socket that Linux accepts, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+/// What the longest socket path adds to the directory of all VMs: an id and a name.
+const LONGEST_SOCKET: &str = "000000000000/agent.sock_1023";
+
+/// Where things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The configuration file; it need not exist.
+    pub config_file: PathBuf,
+    /// Durable state: database, images, kernels, disks.
+    pub state_dir: PathBuf,
+    /// Sockets and what else does not outlive a reboot.
+    pub runtime_dir: PathBuf,
+    /// Where cargo installs programs.
+    pub cargo_bin: Option<PathBuf>,
+    /// The value of `PATH`.
+    pub search_path: Option<OsString>,
+    /// The log level from the environment, which wins over the configuration file.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Paths {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// `invalid_config` when it does not say where things are, or says it wrongly.
+    pub fn from_env() -> Result<Paths> {
+        let uid = rustix::process::geteuid().as_raw();
+        let run_user = PathBuf::from(format!("/run/user/{uid}"));
+        Paths::resolve(|name| std::env::var_os(name), uid, run_user.is_dir())
+    }
+
+    fn resolve(
+        variable: impl Fn(&str) -> Option<OsString>,
+        uid: u32,
+        has_run_user: bool,
+    ) -> Result<Paths> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        // The XDG rules: a relative path is as good as none.
+        let directory = |name: &str| set(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let home = || {
+            directory("HOME").ok_or_else(|| {
+                Error::new(Code::InvalidConfig, "HOME is not set to an absolute path")
+                    .hint("set HOME to your home directory")
+            })
+        };
+        let config_file = match set("BANGER_CONFIG") {
+            Some(file) => {
+                let file = PathBuf::from(file);
+                std::path::absolute(&file).at("resolve", &file)?
+            }
+            None => match directory("XDG_CONFIG_HOME") {
+                Some(dir) => dir,
+                None => home()?.join(".config"),
+            }
+            .join("banger/config.toml"),
+        };
+        let state_dir = match directory("XDG_STATE_HOME") {
+            Some(dir) => dir,
+            None => home()?.join(".local/state"),
+        }
+        .join("banger");
+        let runtime_dir = match directory("XDG_RUNTIME_DIR") {
+            Some(dir) => dir.join("banger"),
+            None if has_run_user => PathBuf::from(format!("/run/user/{uid}/banger")),
+            None => PathBuf::from(format!("/tmp/banger-{uid}")),
+        };
+        let log_level = match set("BANGER_LOG") {
+            Some(level) => Some(level.to_string_lossy().parse().map_err(|error: Error| {
+                Error::new(Code::InvalidConfig, "the variable BANGER_LOG is not valid")
+                    .hint("set it to error, warn, info, debug or trace, or unset it")
+                    .because(error)
+            })?),
+            None => None,
+        };
+        let paths = Paths {
+            config_file,
+            state_dir,
+            runtime_dir,
+            cargo_bin: directory("CARGO_HOME")
+                .or_else(|| Some(directory("HOME")?.join(".cargo")))
+                .map(|dir| dir.join("bin")),
+            search_path: set("PATH"),
+            log_level,
+        };
+        paths.check_length()?;
+        Ok(paths)
+    }
+
+    /// Refuses at once what would make every VM fail to start.
+    fn check_length(&self) -> Result<()> {
+        let longest = self.vm_runtime_root().join(LONGEST_SOCKET);
+        let length = longest.as_os_str().len();
+        if length <= SOCKET_PATH_MAX {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::InvalidConfig,
+            format!(
+                "the runtime directory `{}` is too long: sockets in it would have paths of \
+                 {length} bytes and Linux allows {SOCKET_PATH_MAX}",
+                self.runtime_dir.display()
+            ),
+        )
+        .hint("set XDG_RUNTIME_DIR to a shorter directory of your own, such as /run/user/UID"))
+    }
+
+    /// The daemon's socket.
+    pub fn daemon_socket(&self) -> PathBuf {
+        self.runtime_dir.join("bangerd.sock")
+    }
+
+    /// The directory that holds the runtime directories of all VMs.
+    pub fn vm_runtime_root(&self) -> PathBuf {
+        self.runtime_dir.join("vm")
+    }
+}
+
+/// Makes sure `path` is a directory only this user can enter: makes it with mode 0700, with its
+/// parents, or checks the one that is there. What is there is never changed.
+///
+/// # Errors
+/// `unsafe_permissions` when it is a symbolic link or no directory, belongs to somebody else or
+/// is open to others.
+pub fn ensure_private_dir(path: &Path) -> Result<()> {
+    // With `recursive`, one that exists is no error, and nothing follows from it: it is checked
+    // below all the same.
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(error).at("create", path);
+        }
+        _ => {}
+    }
+    check_private_dir(path, rustix::process::geteuid().as_raw())
+}
+
+fn check_private_dir(path: &Path, uid: u32) -> Result<()> {
+    let refuse = |what: String, hint: String| {
+        let message = format!("`{}` {what}", path.display());
+        Err(Error::new(Code::Unsafe, message).hint(hint))
+    };
+    let elsewhere = || {
+        format!(
+            "remove `{}` if it is not needed, or move it away",
+            path.display()
+        )
+    };
+    // A trailing slash would follow a link in spite of `NOFOLLOW`.
+    let bare: &OsStr = path.components().as_path().as_os_str();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // All that follows is about what was opened, whatever the name means later.
+    let directory = match rustix::fs::open(bare, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            return refuse("is not a directory of its own".to_owned(), elsewhere());
+        }
+        Err(errno) => return Err(std::io::Error::from(errno)).at("open", path),
+    };
+    let found = rustix::fs::fstat(&directory)
+        .map_err(std::io::Error::from)
+        .at("examine", path)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        return refuse("is not a directory".to_owned(), elsewhere());
+    }
+    if found.st_uid != uid {
+        return refuse(
+            format!("belongs to user {}, not to you (user {uid})", found.st_uid),
+            elsewhere(),
+        );
+    }
+    let mode = found.st_mode & 0o7777;
+    if mode & 0o077 != 0 {
+        return refuse(
+            format!("is open to others (mode {mode:04o})"),
+            format!("make it private: `chmod 700 {}`", path.display()),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
