@@ -1,0 +1,237 @@
+//! The VM's root file system: mounting its disks, and making it the root.
+//!
+//! Disks are mounted in the initramfs and reach their places as mounts by descriptor, so that
+//! no path of the image is resolved while the initramfs is still the root, where an image's
+//! symbolic link would point into it.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use banger_guest_api::{BootConfig, RootDisk};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
+};
+
+use crate::failure::{Failure, Result, Step};
+
+const IMAGE: &str = "/mnt/image";
+const WRITABLE: &str = "/mnt/writable";
+const ROOT: &str = "/mnt/root";
+const WORK: &str = "/mnt/work";
+
+/// Directories that need a file system other than overlayfs under them, because Docker stacks
+/// its own overlays in them, and their names on the writable disk.
+const VOLUMES: [(&str, &str); 2] = [
+    ("docker", "/var/lib/docker"),
+    ("containerd", "/var/lib/containerd"),
+];
+
+/// Mounted disks, on their way to the new root.
+pub(super) struct Disks {
+    work: Option<OwnedFd>,
+    volumes: Vec<(OwnedFd, &'static str)>,
+}
+
+/// Mounts all disks inside the initramfs.
+pub(super) fn mount_disks(config: &BootConfig) -> Result<Disks> {
+    let mut volumes = Vec::new();
+    match &config.root {
+        RootDisk::Direct { device } => {
+            mount_ext4(device, ROOT, MountFlags::NOATIME).step("mount the root disk")?;
+        }
+        RootDisk::Overlay { image, upper } => {
+            mount_ext4(image, IMAGE, MountFlags::RDONLY).step("mount the image")?;
+            mount_ext4(upper, WRITABLE, MountFlags::NOATIME).step("mount the root disk")?;
+            mount_overlay().step("join the image and the root disk")?;
+            for (name, target) in VOLUMES {
+                volumes.push((volume(name).step("prepare Docker's directories")?, target));
+            }
+        }
+    }
+    let work = match &config.work_disk {
+        None => None,
+        Some(device) => {
+            mount_ext4(device, WORK, MountFlags::NOATIME | MountFlags::NODEV)
+                .step("mount the work disk")?;
+            let mount = clone_mount(WORK).step("mount the work disk")?;
+            // The copy becomes the only one, so that init's unmount of /root is the disk's.
+            unmount(WORK, UnmountFlags::DETACH).step("mount the work disk")?;
+            Some(mount)
+        }
+    };
+    Ok(Disks { work, volumes })
+}
+
+/// `noinit_itable`: the disks live for a day and are mostly holes, so writing empty inode tables
+/// in the background would only cost. `discard` gives deleted blocks back to the host where
+/// the device can.
+fn mount_ext4(device: &str, target: &str, flags: MountFlags) -> std::io::Result<()> {
+    fs::create_dir_all(target)?;
+    let options = if flags.contains(MountFlags::RDONLY) {
+        c""
+    } else if can_discard(device) {
+        c"noinit_itable,discard"
+    } else {
+        c"noinit_itable"
+    };
+    mount(device, target, c"ext4", flags, options)
+        .map_err(|error| std::io::Error::other(format!("{device}: {error}")))
+}
+
+fn can_discard(device: &str) -> bool {
+    let name = Path::new(device)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    fs::read_to_string(format!("/sys/class/block/{name}/queue/discard_max_bytes"))
+        .is_ok_and(|bytes| bytes.trim() != "0")
+}
+
+/// `redirect_dir` lets directories of the image be renamed, which programs expect of a root.
+fn mount_overlay() -> std::io::Result<()> {
+    for directory in ["upper", "work"] {
+        create_directory(&format!("{WRITABLE}/{directory}"))?;
+    }
+    fs::create_dir_all(ROOT)?;
+    let options = CString::new(format!(
+        "lowerdir={IMAGE},upperdir={WRITABLE}/upper,workdir={WRITABLE}/work,redirect_dir=on"
+    ))?;
+    Ok(mount(
+        c"overlay",
+        ROOT,
+        c"overlay",
+        MountFlags::NOATIME,
+        options.as_c_str(),
+    )?)
+}
+
+fn volume(name: &str) -> std::io::Result<OwnedFd> {
+    let path = format!("{WRITABLE}/volumes/{name}");
+    create_directory(&format!("{WRITABLE}/volumes"))?;
+    create_directory(&path)?;
+    clone_mount(&path)
+}
+
+fn create_directory(path: &str) -> std::io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// A detached copy of the mount at `path`, rooted there.
+fn clone_mount(path: &str) -> std::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// Attaches a mount to an open directory.
+fn attach(mount: &impl AsFd, target: &impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, c"", target, c"", flags)
+}
+
+/// Makes the VM's root the root of this process and gives back the work disk's mount.
+pub(super) fn switch(disks: Disks) -> Result<Option<OwnedFd>> {
+    let step = "switch to the VM's root";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(ROOT, flags, Mode::empty()).step(step)?;
+    for name in ["proc", "sys", "dev"] {
+        let target = mount_point(&root, name)?;
+        let source = rustix::fs::open(format!("/{name}"), flags, Mode::empty()).step(step)?;
+        attach(&source, &target).step_with(|| format!("move /{name} to the VM's root"))?;
+    }
+    // The program itself stays in memory for as long as it runs.
+    fs::remove_dir_all("/lib").step("empty the initramfs")?;
+    fs::remove_file("/init").step("empty the initramfs")?;
+    rustix::process::fchdir(&root).step(step)?;
+    rustix::mount::mount_move(c".", c"/").step(step)?;
+    rustix::process::chroot(c".").step(step)?;
+    rustix::process::chdir(c"/").step(step)?;
+
+    mount_runtime()?;
+    for (mount, target) in &disks.volumes {
+        attach_volume(mount, target)?;
+    }
+    Ok(disks.work)
+}
+
+/// Opens a directory directly under the new root, creating it when it is missing.
+fn mount_point(root: &impl AsFd, name: &str) -> Result<OwnedFd> {
+    let step = || format!("find the image's /{name}");
+    match rustix::fs::mkdirat(root, name, Mode::from(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(Failure::new(step(), error)),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).step_with(step)
+}
+
+/// Mounts what programs expect to be there before any init has run.
+fn mount_runtime() -> Result<()> {
+    let guarded = MountFlags::NOSUID | MountFlags::NODEV;
+    let here = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step("open the VM's root")?;
+    drop(mount_point(&here, "run")?);
+    drop(mount_point(&here, "tmp")?);
+    for directory in ["/dev/pts", "/dev/shm"] {
+        create_directory(directory).step_with(|| format!("create {directory}"))?;
+    }
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
+    for (file_system, path, flags, options) in [
+        (c"tmpfs", c"/run", guarded, c"mode=0755,size=25%"),
+        (c"tmpfs", c"/dev/shm", guarded, c"mode=1777"),
+        (
+            c"devpts",
+            c"/dev/pts",
+            terminals,
+            c"gid=5,mode=0620,ptmxmode=0666",
+        ),
+    ] {
+        mount(file_system, path, file_system, flags, options)
+            .step_with(|| format!("mount {path:?}"))?;
+    }
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        match rustix::fs::symlink(target, link) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Failure::new(format!("create {link}"), error)),
+        }
+    }
+    Ok(())
+}
+
+/// Puts a directory of the writable disk in place, unless the image brings content of its own
+/// there, or has no `/var/lib`.
+fn attach_volume(mount: &OwnedFd, target: &'static str) -> Result<()> {
+    let step = || format!("mount {target}");
+    if !Path::new("/var/lib").is_dir() {
+        return Ok(());
+    }
+    create_directory(target).step_with(step)?;
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = match rustix::fs::openat2(CWD, target, flags, Mode::empty(), resolve) {
+        Ok(directory) => directory,
+        // The image keeps it elsewhere on purpose.
+        Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+        Err(error) => return Err(Failure::new(step(), error)),
+    };
+    let mut entries = rustix::fs::Dir::read_from(&directory).step_with(step)?;
+    let has_content = entries.any(|entry| {
+        entry.is_ok_and(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+    });
+    if has_content {
+        return Ok(());
+    }
+    attach(mount, &directory).step_with(step)
+}

@@ -1,0 +1,195 @@
+//! The host side of the agent protocol, on tokio.
+//!
+//! Everything from the guest is hostile: the answer to the connection request is bounded, so
+//! is every frame, and an answer outside the protocol is an error, never a panic. A guest can
+//! still be slow; whoever calls decides how long a boot, a command or a shutdown may take.
+
+mod boot;
+mod exec;
+mod stream;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use banger_model::{Code, Error, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+pub use boot::serve_boot;
+pub use exec::{ExecOutput, ExecReceiver, ExecSender, exec};
+
+use crate::frame::Frame;
+use crate::{AGENT_PORT, Info, Open, PROTOCOL_VERSION, Reply, Request};
+use stream::FrameReader;
+
+/// How long the agent may take to accept a connection, and to answer a question that needs no
+/// work. Generous, because many guests may be booting on few processors.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest answer to `CONNECT`: `OK` and a port number.
+const MAX_GREETING: usize = 32;
+
+/// Connects to `port` in the guest behind the hybrid vsock `socket`.
+///
+/// # Errors
+/// [`Code::AgentFailed`] when nothing answers there in time.
+pub async fn connect(socket: &Path, port: u32) -> Result<UnixStream> {
+    let path = socket.to_owned();
+    // In a task of its own: vsock devices do not all survive a peer that hangs up in the middle
+    // of the handshake, so one whose caller gave up is still finished.
+    let handshake = tokio::spawn(async move {
+        tokio::time::timeout(ANSWER_TIMEOUT, greet(&path, port))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    });
+    match handshake.await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(failed(format!(
+            "cannot connect to port {port} of the guest at `{}`",
+            socket.display()
+        ))
+        .because(error)),
+        Err(error) => Err(Error::internal("the connection task ended early").because(error)),
+    }
+}
+
+async fn greet(socket: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket).await?;
+    // One write, and nothing behind it before the answer: the device reads a line and drops
+    // what follows.
+    stream
+        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .await?;
+    // Byte by byte: what follows the line already belongs to the connection.
+    let mut line = Vec::with_capacity(MAX_GREETING);
+    while line.last() != Some(&b'\n') {
+        if line.len() == MAX_GREETING {
+            return Err(invalid("the vsock device's answer is too long"));
+        }
+        let mut byte = [0];
+        if stream.read(&mut byte).await? == 0 {
+            let why = "nothing in the guest accepts the connection";
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
+        }
+        line.extend(byte);
+    }
+    if !line.starts_with(b"OK ") {
+        return Err(invalid("the vsock device's answer is not `OK`"));
+    }
+    Ok(stream)
+}
+
+/// What the guest is.
+///
+/// # Errors
+/// [`Code::AgentFailed`] when the agent does not answer properly in time.
+pub async fn info(socket: &Path) -> Result<Info> {
+    match timely(ask(socket, Request::Info)).await? {
+        Reply::Info(info) => Ok(info),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Waits until the guest's init system has finished booting. Unbounded: the caller decides how
+/// long to wait.
+///
+/// # Errors
+/// [`Code::AgentFailed`] when the agent does not answer properly, or cannot find out.
+pub async fn wait_boot(socket: &Path) -> Result<()> {
+    done(ask(socket, Request::WaitBoot).await?)
+}
+
+/// Asks the guest to flush its disks and go down. Returns when the disks are flushed, however
+/// long that takes; the end of the VMM says that the guest is down.
+///
+/// # Errors
+/// [`Code::AgentFailed`] when the agent does not answer properly.
+pub async fn shutdown(socket: &Path) -> Result<()> {
+    done(ask(socket, Request::Shutdown).await?)
+}
+
+async fn ask(socket: &Path, request: Request) -> Result<Reply> {
+    let mut stream = open(socket, request).await?;
+    let (mut half, _keep) = stream.split();
+    let mut reader = FrameReader::default();
+    match reader.next(&mut half).await.map_err(broken)? {
+        Some(frame) => frame.parse().map_err(broken),
+        None => Err(broken(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// Connects to the agent and says what for; the connection then belongs to that request.
+///
+/// # Errors
+/// As [`connect`], and `invalid_argument` when the request is larger than a frame.
+pub async fn open(socket: &Path, request: Request) -> Result<UnixStream> {
+    let open = Frame::control(&Open {
+        version: PROTOCOL_VERSION,
+        request,
+    })
+    .map_err(|error| {
+        Error::new(
+            Code::InvalidArgument,
+            "the request is too large for the guest agent",
+        )
+        .hint("pass large arguments or variables in a file or on standard input")
+        .because(error)
+    })?;
+    let mut stream = connect(socket, AGENT_PORT).await?;
+    match stream::write(&mut stream, &open).await {
+        Ok(()) => Ok(stream),
+        // An agent that has no room says so and hangs up without listening.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(stream),
+        Err(error) => Err(broken(error)),
+    }
+}
+
+async fn timely<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(failed("the guest agent does not answer".to_owned()).because(elapsed)),
+    }
+}
+
+fn done(reply: Reply) -> Result<()> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    match reply {
+        Reply::Error { message } => failed(format!("the guest agent refuses: {}", tame(message))),
+        Reply::Done | Reply::Info(_) => {
+            failed("the guest agent answered something else than was asked".to_owned())
+        }
+    }
+}
+
+/// A connection that broke, or did not keep the protocol.
+fn broken(error: io::Error) -> Error {
+    let message = match error.kind() {
+        io::ErrorKind::InvalidData => "the guest agent does not keep its protocol",
+        _ => "the connection to the guest agent broke",
+    };
+    failed(message.to_owned()).because(error)
+}
+
+fn failed(message: String) -> Error {
+    Error::new(Code::AgentFailed, message)
+        .hint("look at the VM's state with `banger vm list` and at its console for the reason")
+}
+
+/// Text from the guest, made fit for a terminal: no control characters and no end.
+fn tame(text: &str) -> String {
+    const MAX: usize = 500;
+    text.chars()
+        .take(MAX)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}

@@ -1,0 +1,100 @@
+//! The protocol between the host and the guest agent.
+//!
+//! Two ports on the VM's vsock:
+//!
+//! - [`BOOT_PORT`]: the guest dials the host once while it boots, says [`Hello`], receives a
+//!   [`BootConfig`] and answers with one [`BootReport`]. That dial is the readiness signal, so
+//!   nobody polls.
+//! - [`AGENT_PORT`]: the host dials the agent, one connection per stream. It sends an
+//!   [`Open`] and the connection then belongs to that one request. vsock already gives
+//!   streams and back-pressure, so there is no multiplexer.
+//!
+//! Everything is a [`frame`]: a length, a kind and a payload. Control frames hold JSON, which
+//! is self-describing: an older peer ignores fields it does not know. Everything that comes
+//! from the guest is hostile: lengths are bounded before anything is allocated.
+
+mod boot;
+mod bytes;
+#[cfg(feature = "client")]
+pub mod client;
+mod exec;
+pub mod frame;
+
+pub use boot::{BootConfig, BootReport, Hello, InitPolicy, Network, RootDisk, SshIdentity};
+pub use bytes::ByteString;
+pub use exec::{Exec, ExecEvent, ExecInput, TtySize};
+
+use serde::{Deserialize, Serialize};
+
+/// The vsock port the agent listens on in the guest.
+pub const AGENT_PORT: u32 = 1024;
+/// The vsock port the guest dials on the host for its boot configuration. Hybrid vsock turns
+/// it into a unix socket: the VM's socket path followed by `_1023`.
+pub const BOOT_PORT: u32 = 1023;
+/// The newest protocol this build speaks.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// How much standard input may be on its way without the agent's acknowledgement, in bytes.
+///
+/// The agent buffers at most this much, so control frames never wait behind input that the
+/// command does not read.
+pub const STDIN_WINDOW: usize = 1 << 20;
+
+/// The first control frame on an agent connection, from the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// The newest protocol the host speaks.
+    pub version: u32,
+    /// What the connection is for.
+    pub request: Request,
+}
+
+/// What a connection to the agent is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// Answers [`Reply::Info`] and ends.
+    Info,
+    /// Runs a command; [`ExecInput`] and [`ExecEvent`] frames follow.
+    Exec(Exec),
+    /// Sends every byte after the frame back as it is, without frames: the floor against which
+    /// benchmarks measure. Ends when the host closes its side. The host must keep less than
+    /// 256 KiB unanswered: with both directions full, some vsock devices stop for ever.
+    Echo,
+    /// Answers [`Reply::Done`] when the image's init system has finished booting; at once when
+    /// there is none.
+    WaitBoot,
+    /// Flushes all disks, answers [`Reply::Done`] and then brings the guest down. The host
+    /// learns that it is down from the end of the VMM.
+    Shutdown,
+}
+
+/// The agent's answer to a request that is not a stream, or its refusal of any request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Reply {
+    /// The request is carried out.
+    Done,
+    /// What the guest is.
+    Info(Info),
+    /// The request is refused or failed.
+    Error {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// What the agent says about itself and its guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    /// The newest protocol the agent speaks.
+    pub version: u32,
+    /// The agent's own release.
+    pub agent_release: String,
+    /// The guest kernel's boot id, new at every boot.
+    pub boot_id: String,
+    /// The guest kernel's release.
+    pub kernel: String,
+    /// The init system that was started: its path, or absent when the agent's own is PID 1.
+    #[serde(default)]
+    pub init: Option<String>,
+}
