@@ -1,0 +1,270 @@
+//! What this host offers to VMs.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger_model::{Check, Error, Result};
+
+use crate::kvm::{self, Verdict};
+use crate::process::Process;
+use crate::qemu::{QEMU, VSOCK};
+use crate::{KvmFacts, Search};
+
+/// The one architecture this release runs on.
+const ARCH: &str = "x86_64";
+/// The oldest QEMU that was tried, as major and minor number.
+const QEMU_TESTED: (u32, u32) = (7, 2);
+/// The vhost-device-vsock that was tried.
+const VSOCK_TESTED: (u32, u32) = (0, 3);
+/// How long a program may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One program the host should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramFacts {
+    /// It is there.
+    Found(PathBuf),
+    /// It is not.
+    Missing {
+        /// What is missing.
+        message: String,
+        /// How to get it.
+        hint: String,
+    },
+}
+
+impl ProgramFacts {
+    fn new(found: Result<PathBuf>) -> ProgramFacts {
+        match found {
+            Ok(path) => ProgramFacts::Found(path),
+            Err(error) => ProgramFacts::Missing {
+                message: error.chain(),
+                hint: error.hint_text().unwrap_or_default().to_owned(),
+            },
+        }
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// `missing_program` with how to install it.
+    pub fn path(&self) -> Result<&Path> {
+        match self {
+            ProgramFacts::Found(path) => Ok(path),
+            ProgramFacts::Missing { message, hint } => {
+                Err(Error::new(banger_model::Code::MissingProgram, message).hint(hint))
+            }
+        }
+    }
+}
+
+/// What is known about this host. Gathering it is cheap: nothing is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The processor architecture.
+    pub arch: String,
+    /// KVM.
+    pub kvm: KvmFacts,
+    /// QEMU.
+    pub qemu: ProgramFacts,
+    /// The vsock program.
+    pub vhost_device_vsock: ProgramFacts,
+}
+
+impl Facts {
+    /// Looks at this host.
+    pub fn gather(search: &Search) -> Facts {
+        Facts {
+            arch: std::env::consts::ARCH.to_owned(),
+            kvm: kvm::look(),
+            qemu: ProgramFacts::new(search.qemu()),
+            vhost_device_vsock: ProgramFacts::new(search.vhost_device_vsock()),
+        }
+    }
+
+    /// Whether VMs can run on this architecture at all.
+    pub(crate) fn arch_is_supported(&self) -> bool {
+        self.arch == ARCH
+    }
+}
+
+/// The facts as `banger doctor` shows them. Asks the programs for their versions.
+pub fn checks(facts: &Facts) -> Vec<Check> {
+    let cpu = if facts.arch_is_supported() {
+        Check::ok("cpu", facts.arch.clone())
+    } else {
+        Check::fail(
+            "cpu",
+            format!("{}; this release runs on {ARCH} only", facts.arch),
+            format!("use a machine with an {ARCH} processor"),
+        )
+    };
+    let kvm = match facts.kvm.verdict() {
+        Verdict::Works(detail) => Check::ok("kvm", detail),
+        Verdict::Unproven(detail) => Check::warn(
+            "kvm",
+            format!("{detail}; it is tried when the first VM starts"),
+            "nothing to do; `banger doctor` shows the result once a VM has been started",
+        ),
+        // VMs run without it, only slower.
+        Verdict::Broken { found, fix } => {
+            Check::warn("kvm", format!("{found}; VMs use software emulation"), fix)
+        }
+    };
+    vec![
+        cpu,
+        kvm,
+        program_check("qemu", QEMU, &facts.qemu, QEMU_TESTED),
+        program_check(VSOCK, VSOCK, &facts.vhost_device_vsock, VSOCK_TESTED),
+    ]
+}
+
+fn program_check(name: &str, program: &str, facts: &ProgramFacts, tested: (u32, u32)) -> Check {
+    let path = match facts {
+        ProgramFacts::Found(path) => path,
+        ProgramFacts::Missing { message, hint } => return Check::fail(name, message, hint),
+    };
+    match ask_version(path) {
+        Ok(version) => version_check(name, path, &version, tested),
+        Err(error) => Check::fail(
+            name,
+            format!("`{}` does not run: {error}", path.display()),
+            format!(
+                "run `{} --version` and repair or reinstall {program}",
+                path.display()
+            ),
+        ),
+    }
+}
+
+fn version_check(name: &str, path: &Path, said: &str, tested: (u32, u32)) -> Check {
+    let Some((version, number)) = parse_version(said) else {
+        return Check::warn(
+            name,
+            format!(
+                "`{}` says no version: `{}`",
+                path.display(),
+                said.escape_debug()
+            ),
+            format!("check that it is {name}"),
+        );
+    };
+    let detail = format!("{version} at `{}`", path.display());
+    if number < tested {
+        return Check::warn(
+            name,
+            format!(
+                "{detail}; older than {}.{}, the oldest tried",
+                tested.0, tested.1
+            ),
+            format!("update {name} if VMs do not start"),
+        );
+    }
+    Check::ok(name, detail)
+}
+
+/// The first word that is a version, and its major and minor number.
+fn parse_version(said: &str) -> Option<(&str, (u32, u32))> {
+    said.split_ascii_whitespace().find_map(|word| {
+        let mut parts = word.split('.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?.parse().ok()?;
+        Some((word, (major, minor)))
+    })
+}
+
+/// The first line of `program --version`.
+fn ask_version(program: &Path) -> std::io::Result<String> {
+    // A file takes any amount of output without blocking the program.
+    let mut output = anonymous_file()?;
+    let child = Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(Stdio::null())
+        .spawn()?;
+    let process = Process::adopt(rustix::process::Pid::from_child(&child))?;
+    let ended = process.wait_until(Instant::now() + VERSION_TIMEOUT)?;
+    if !ended {
+        process.send_kill()?;
+        process.wait_until(Instant::now() + VERSION_TIMEOUT)?;
+    }
+    let status = process.reap();
+    if !ended {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {} s", VERSION_TIMEOUT.as_secs()),
+        ));
+    }
+    if !status.is_some_and(|status| status.success()) {
+        let how = status.map_or_else(|| "it failed".to_owned(), |status| status.to_string());
+        return Err(std::io::Error::other(how));
+    }
+    output.seek(SeekFrom::Start(0))?;
+    let mut said = Vec::new();
+    output.take(4096).read_to_end(&mut said)?;
+    let said = String::from_utf8_lossy(&said);
+    Ok(said.lines().next().unwrap_or_default().to_owned())
+}
+
+fn anonymous_file() -> std::io::Result<File> {
+    let name = c"banger-version";
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+    use banger_model::CheckStatus;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        let cases = [
+            (
+                "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)",
+                Some(("7.2.22", (7, 2))),
+            ),
+            ("vhost-device-vsock 0.3.0", Some(("0.3.0", (0, 3)))),
+            ("QEMU emulator version 10.0.50", Some(("10.0.50", (10, 0)))),
+            ("no version here", None),
+            ("v1", None),
+            ("", None),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(parse_version(said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn programs_are_asked_and_judged() {
+        let scratch = Scratch::new();
+        let check = |script: &str| {
+            let path = scratch.path().join("program");
+            crate::testing::script(&path, script);
+            program_check("qemu", QEMU, &ProgramFacts::Found(path), QEMU_TESTED)
+        };
+        assert_eq!(
+            check("echo QEMU emulator version 8.2.1").status,
+            CheckStatus::Ok
+        );
+        assert_eq!(
+            check("echo QEMU emulator version 6.2.0").status,
+            CheckStatus::Warn
+        );
+        assert_eq!(check("echo hello").status, CheckStatus::Warn);
+        assert_eq!(check("exit 1").status, CheckStatus::Fail);
+        let missing = ProgramFacts::Found("/nonexistent/qemu".into());
+        let failed = program_check("qemu", QEMU, &missing, QEMU_TESTED);
+        assert_eq!(failed.status, CheckStatus::Fail);
+        let missing = ProgramFacts::new(Search::default().qemu());
+        let failed = program_check("qemu", QEMU, &missing, QEMU_TESTED);
+        assert_eq!(failed.status, CheckStatus::Fail);
+        assert!(failed.fix.unwrap().contains("apt-get"));
+    }
+}

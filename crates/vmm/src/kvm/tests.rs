@@ -1,0 +1,155 @@
+use super::*;
+use crate::ProgramFacts;
+use crate::testing::Scratch;
+use std::os::unix::fs::PermissionsExt;
+
+/// Facts under which only a boot can decide, with a program that does as the script says. The
+/// console is the path in the argument after `-chardev`.
+struct Bench {
+    scratch: Scratch,
+    facts: Facts,
+}
+
+impl Bench {
+    fn new(script: &str) -> Bench {
+        let scratch = Scratch::new();
+        let program = scratch.path().join("qemu");
+        let find_console =
+            "for a; do case $a in file,id=console,path=*) c=${a#*path=};; esac; done";
+        crate::testing::script(
+            &program,
+            &format!(
+                "{find_console}
+{script}"
+            ),
+        );
+        for name in ["kernel", "initramfs"] {
+            std::fs::write(scratch.path().join(name), name).unwrap();
+        }
+        let facts = Facts {
+            arch: "x86_64".into(),
+            kvm: KvmFacts {
+                device: DeviceAccess::Opens { api_version: 12 },
+                cpu_flag: Some("vmx".into()),
+                live: LiveBoot::NotTried,
+            },
+            qemu: ProgramFacts::Found(program),
+            vhost_device_vsock: ProgramFacts::Found("/x".into()),
+        };
+        Bench { scratch, facts }
+    }
+
+    fn prove(&self) -> LiveBoot {
+        let path = |name: &str| self.scratch.path().join(name);
+        let mut facts = self.facts.clone();
+        prove_kvm(
+            &mut facts,
+            ProbeInputs {
+                kernel: &path("kernel"),
+                initramfs: &path("initramfs"),
+                scratch_dir: self.scratch.path(),
+                cache_file: &path("kvm.json"),
+            },
+        );
+        facts.kvm.live
+    }
+
+    fn runs(&self) -> usize {
+        std::fs::read_to_string(self.scratch.path().join("runs")).map_or(0, |text| text.len())
+    }
+}
+
+fn count() -> &'static str {
+    "printf x >> ${c%/*}/runs\n"
+}
+
+#[test]
+fn a_kernel_that_speaks_proves_kvm_and_the_answer_is_kept() {
+    let bench = Bench::new(&format!(
+        "{}echo banger-probe-ok > $c; exec sleep 1000",
+        count()
+    ));
+    assert_eq!(bench.prove(), LiveBoot::Works);
+    assert_eq!(bench.prove(), LiveBoot::Works);
+    assert_eq!(bench.runs(), 1, "the second answer came from the cache");
+    std::fs::write(bench.scratch.path().join("kernel"), "another").unwrap();
+    assert_eq!(bench.prove(), LiveBoot::Works);
+    assert_eq!(bench.runs(), 2, "a new kernel is tried again");
+    for torn in ["", "{", "{\"key\":{}}", "null"] {
+        std::fs::write(bench.scratch.path().join("kvm.json"), torn).unwrap();
+        assert_eq!(bench.prove(), LiveBoot::Works);
+    }
+    assert_eq!(bench.runs(), 6, "a torn cache is no answer");
+    let left: Vec<_> = std::fs::read_dir(bench.scratch.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("probe") || name.contains("partial"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn an_end_without_the_words_is_noticed_at_once() {
+    let bench = Bench::new(&format!("{}echo no such accelerator >&2; exit 1", count()));
+    let before = Instant::now();
+    let LiveBoot::Failed(why) = bench.prove() else {
+        panic!("it cannot work");
+    };
+    assert!(before.elapsed() < BOOT_TIMEOUT);
+    assert!(why.contains("no such accelerator"), "{why}");
+    assert!(matches!(bench.prove(), LiveBoot::Failed(_)));
+    assert_eq!(bench.runs(), 1, "a failure is kept as well");
+}
+
+#[test]
+fn facts_that_decide_are_not_tried() {
+    let mut bench = Bench::new(count());
+    bench.facts.kvm.cpu_flag = None;
+    assert_eq!(bench.prove(), LiveBoot::NotTried);
+    bench.facts.kvm.cpu_flag = Some("svm".into());
+    bench.facts.kvm.device = DeviceAccess::Absent;
+    assert_eq!(bench.prove(), LiveBoot::NotTried);
+    assert_eq!(bench.runs(), 0);
+}
+
+#[test]
+fn a_program_that_cannot_run_says_nothing_about_kvm_and_is_not_remembered() {
+    let bench = Bench::new("exit 0");
+    let program = bench.facts.qemu.path().unwrap();
+    std::fs::set_permissions(program, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(matches!(bench.prove(), LiveBoot::Failed(_)));
+    assert!(!bench.scratch.path().join("kvm.json").exists());
+}
+
+#[test]
+fn the_device_is_looked_at_not_trusted() {
+    let scratch = Scratch::new();
+    assert_eq!(
+        open_device(&scratch.path().join("kvm")),
+        DeviceAccess::Absent
+    );
+    // Something that opens and is not KVM.
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(open_device(&file), DeviceAccess::Failed(_)));
+    assert!(matches!(
+        open_device(scratch.path()),
+        DeviceAccess::Failed(_)
+    ));
+}
+
+#[test]
+fn flags_and_groups_are_read() {
+    let flag = |text: &str| virtualisation_flag(text);
+    assert_eq!(
+        flag("flags\t: fpu vmx sse\nvmx flags : ept\n").as_deref(),
+        Some("vmx")
+    );
+    assert_eq!(flag("flags : fpu svm\n").as_deref(), Some("svm"));
+    assert_eq!(flag("flags : fpu svm_lock xvmx\n"), None);
+    assert_eq!(flag("vmx flags : vmx\nflags : fpu\n"), None);
+    assert_eq!(flag(""), None);
+    let groups = "root:x:0:\nkvm:x:104:a,b\nbroken\n";
+    assert_eq!(group_name(groups, 104).as_deref(), Some("kvm"));
+    assert_eq!(group_name(groups, 7), None);
+}

@@ -1,0 +1,35 @@
+//! Starts, finds and ends the processes that run VMs.
+//!
+//! A [`Driver`] turns a [`Machine`] into an [`Instance`]: one VMM process and the programs it
+//! needs, detached from whoever started them. Instances are found again from the system alone
+//! ([`find_all`]), never from files that say what should be running. The crate also probes the
+//! host: which VMMs work here ([`Facts`]), and which one to use ([`choose()`]).
+//!
+//! It knows nothing of images, of the database or of what happens inside the guest.
+
+mod choose;
+mod discover;
+mod driver;
+mod host;
+mod instance;
+mod kvm;
+mod machine;
+mod process;
+mod programs;
+mod qemu;
+mod tail;
+#[cfg(test)]
+mod testing;
+
+pub use choose::{Choice, choose, driver};
+pub use discover::find_all;
+pub use driver::Driver;
+pub use host::{Facts, ProgramFacts, checks};
+pub use instance::{Ended, Instance, Part};
+pub use kvm::{DeviceAccess, KvmFacts, LiveBoot, ProbeInputs, prove_kvm};
+pub use machine::{
+    Disk, GuestNetwork, Machine, agent_socket, boot_socket, device_path, guest_network, runtime_dir,
+};
+pub use programs::{Programs, Search};
+pub use qemu::Qemu;
+pub use tail::log_tail;

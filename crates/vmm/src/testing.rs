@@ -1,0 +1,82 @@
+//! What the unit tests share.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use banger_model::ByteSize;
+
+use crate::{Disk, Machine, runtime_dir};
+
+/// A private directory, removed at the end.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "banger-vmm-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// An ordinary machine.
+pub(crate) fn machine(runtime_root: &Path, id: &str) -> Machine {
+    let id = id.parse().unwrap();
+    let vm = PathBuf::from("/state/vms/box");
+    Machine {
+        runtime_dir: runtime_dir(runtime_root, &id),
+        id,
+        console_log: vm.join("console.log"),
+        vmm_log: vm.join("vmm.log"),
+        kernel: "/state/kernels/vmlinux".into(),
+        initramfs: "/state/kernels/initramfs".into(),
+        vcpus: 1,
+        memory: ByteSize::mib(512),
+        disks: vec![
+            Disk {
+                path: "/state/images/rootfs".into(),
+                read_only: true,
+            },
+            Disk {
+                path: vm.join("overlay.img"),
+                read_only: false,
+            },
+        ],
+        nat: false,
+    }
+}
+
+/// Writes an executable shell script.
+///
+/// Another process does the writing: a test that forks at that moment would otherwise carry
+/// the open file into its child, and the script could not be executed ("text file busy").
+pub(crate) fn script(path: &Path, text: &str) {
+    let status = std::process::Command::new("/bin/sh")
+        .args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"",
+            "sh",
+        ])
+        .arg(path)
+        .arg(text)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
