@@ -1,0 +1,296 @@
+//! What travels between the command line and the daemon.
+//!
+//! Requests are checked again in the daemon, whoever sent them. Times are RFC 3339 in UTC,
+//! sizes are bytes.
+
+use banger_model::{ByteSize, Code, Error, ImageConfig, VmState, VmmChoice, VmmKind};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The version of the API, the first part of every path.
+pub const API_VERSION: &str = "v1";
+
+/// What the daemon says about itself.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DaemonInfo {
+    /// The daemon's release.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: String,
+    /// The state directory it owns.
+    pub state_dir: String,
+    /// VMs whose VMM is running.
+    pub running_vms: u32,
+}
+
+/// What to make. Absent values come from the configuration, then the host, then built-in
+/// floors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// Name; generated when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Image name; pulled first when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kernel name; the image's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Virtual processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Memory in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub memory: Option<ByteSize>,
+    /// Size of the work disk on `/root`, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub disk_size: Option<ByteSize>,
+    /// Whether the guest reaches outside networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<bool>,
+    /// Which VMM to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub vmm: Option<VmmChoice>,
+    /// Whether to start it once made.
+    #[serde(default = "yes")]
+    pub start: bool,
+    /// Delete the VM when the lease that the client takes out on it ends: `vm run --rm`.
+    #[serde(default)]
+    pub ephemeral: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One VM.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Vm {
+    /// Identity, never reused.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// State.
+    #[schema(value_type = String, example = "running")]
+    pub state: VmState,
+    /// Why it is in this state, when that needs saying: how the guest ended, what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Image name.
+    pub image: String,
+    /// Digest of the image it was made from.
+    pub image_digest: String,
+    /// Kernel name.
+    pub kernel: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in bytes.
+    #[schema(value_type = u64)]
+    pub memory: ByteSize,
+    /// Size of the work disk on `/root`, in bytes.
+    #[schema(value_type = u64)]
+    pub disk_size: ByteSize,
+    /// Whether the guest reaches outside networks.
+    pub nat: bool,
+    /// The VMM asked for.
+    #[schema(value_type = String, example = "auto")]
+    pub vmm: VmmChoice,
+    /// The VMM that runs it, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "qemu-tcg")]
+    pub vmm_running: Option<VmmKind>,
+    /// Process id of the VMM, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Deleted when its lease ends.
+    pub ephemeral: bool,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: String,
+    /// When its VMM was started, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<String>,
+    /// The guest kernel's boot id, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The unix socket behind which its agent answers, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_socket: Option<String>,
+    /// The file with the guest's serial console.
+    pub console_log: String,
+    /// What the image says about commands run from it.
+    #[schema(value_type = Object)]
+    pub image_config: ImageConfig,
+}
+
+/// An image to pull by name from the catalog.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pull {
+    /// Catalog name.
+    pub name: String,
+}
+
+/// One image.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Image {
+    /// Name.
+    pub name: String,
+    /// Digest of its root file system.
+    pub digest: String,
+    /// Size of the file system, in bytes.
+    #[schema(value_type = u64)]
+    pub size: ByteSize,
+    /// Bytes it takes on this disk.
+    #[schema(value_type = u64)]
+    pub disk_usage: ByteSize,
+    /// Where it came from, in words.
+    pub source: String,
+    /// The kernel its VMs boot unless told otherwise.
+    pub kernel: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: String,
+    /// How many VMs use it.
+    pub used_by: u32,
+}
+
+/// One kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Kernel {
+    /// Name.
+    pub name: String,
+    /// Digest of the uncompressed kernel.
+    pub digest: String,
+    /// The kernel's release, as `uname -r` prints it.
+    pub release: String,
+    /// Bytes it takes on this disk.
+    #[schema(value_type = u64)]
+    pub disk_usage: ByteSize,
+    /// Where it came from, in words.
+    pub source: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: String,
+    /// How many VMs use it.
+    pub used_by: u32,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationKind {
+    /// Makes a VM, and starts it unless told otherwise.
+    CreateVm,
+    /// Starts a VM.
+    StartVm,
+    /// Stops a VM.
+    StopVm,
+    /// Deletes a VM.
+    DeleteVm,
+    /// Pulls an image.
+    PullImage,
+    /// Pulls a kernel.
+    PullKernel,
+}
+
+/// Where an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationState {
+    /// Waiting or working.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed, and undone.
+    Failed,
+}
+
+/// Work that the daemon does whether or not its client stays.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Operation {
+    /// Identity; also in the log lines and errors of this operation.
+    pub id: String,
+    /// What it does.
+    pub kind: OperationKind,
+    /// The name of the VM, image or kernel.
+    pub subject: String,
+    /// The id of the VM, when it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_id: Option<String>,
+    /// Where it is.
+    pub state: OperationState,
+    /// The current stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// What failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+/// One stage of an operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stage {
+    /// One stable word, such as `pull-image`.
+    pub name: String,
+    /// What a person reads.
+    pub message: String,
+    /// How much of it is done, from 0 to 1, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f32>,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ErrorResponse {
+    /// The error.
+    pub error: ErrorBody,
+}
+
+/// An error as JSON, in the API and in `--output json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// A stable word.
+    #[schema(value_type = String, example = "not_found")]
+    pub code: Code,
+    /// What happened, with every cause.
+    pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The operation whose log lines explain it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op_id: Option<String>,
+}
+
+impl From<&Error> for ErrorBody {
+    fn from(error: &Error) -> Self {
+        ErrorBody {
+            code: error.code(),
+            message: error.chain(),
+            hint: error.hint_text().map(str::to_owned),
+            op_id: error.op_id().map(str::to_owned),
+        }
+    }
+}
+
+impl From<ErrorBody> for Error {
+    fn from(body: ErrorBody) -> Self {
+        let mut error = Error::new(body.code, body.message);
+        if let Some(hint) = body.hint {
+            error = error.hint(hint);
+        }
+        if let Some(op_id) = body.op_id {
+            error = error.operation(op_id);
+        }
+        error
+    }
+}

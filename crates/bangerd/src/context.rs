@@ -1,0 +1,129 @@
+//! What every part of the daemon needs, made once at the start.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use banger_config::{Config, Host, Paths, Resolved};
+use banger_image::{Image, Images};
+use banger_kernel::{Kernel, Kernels};
+use banger_model::{Error, IoContext, Result};
+use banger_store::Store;
+use banger_vmm::Search;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::disks::{FileSystemTools, Templates};
+use crate::flight::Flights;
+use crate::keys::{self, SshKey};
+use crate::layout::{self, Layout};
+use crate::operations::Operations;
+
+/// Shared by all tasks.
+pub(crate) struct Context {
+    /// Where things are.
+    pub(crate) layout: Layout,
+    /// What a VM gets when the request does not say.
+    pub(crate) defaults: Resolved,
+    /// Where the VMM's programs are looked for.
+    pub(crate) search: Search,
+    /// What VMs are.
+    pub(crate) store: Store,
+    /// Images, and those being pulled.
+    pub(crate) images: Images,
+    /// Images being pulled.
+    pub(crate) image_pulls: Flights<Image>,
+    /// Kernels.
+    pub(crate) kernels: Kernels,
+    /// Kernels being pulled.
+    pub(crate) kernel_pulls: Flights<Kernel>,
+    /// Empty file systems.
+    pub(crate) templates: Templates,
+    /// The user's ssh client key.
+    pub(crate) client_key: SshKey,
+    /// The guest agent's program.
+    pub(crate) agent: PathBuf,
+    /// Operations.
+    pub(crate) operations: Operations,
+    /// Fires when the daemon stops.
+    pub(crate) shutdown: CancellationToken,
+    proving_kvm: Mutex<()>,
+    /// Tasks that the daemon waits for, for a while, when it stops.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Context {
+    /// Opens everything. The state directory is this daemon's alone by now.
+    ///
+    /// # Errors
+    /// Those of the parts.
+    pub(crate) fn open(layout: Layout, paths: &Paths, config: &Config) -> Result<Arc<Context>> {
+        layout.ensure_rest()?;
+        let executable = std::env::current_exe()
+            .map_err(|error| Error::internal("cannot find this program").because(error))?;
+        let exe_dir = executable.parent().map(PathBuf::from).unwrap_or_default();
+        let tools = FileSystemTools::new(paths.search_path.as_deref());
+        let mirror = config.images.mirror.clone();
+        Ok(Arc::new(Context {
+            defaults: Resolved::new(config, Host::measure(), paths.log_level)?,
+            search: Search {
+                qemu_bin: config.qemu_bin.clone(),
+                vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),
+                path: paths.search_path.clone(),
+                cargo_bin: paths.cargo_bin.clone(),
+                exe_dir: Some(exe_dir.clone()),
+            },
+            store: Store::open(&layout.database())?,
+            images: Images::open(&layout.images())?.with_mirror(mirror.clone())?,
+            image_pulls: Flights::default(),
+            kernels: Kernels::open(&layout.kernels())?.with_mirror(mirror)?,
+            kernel_pulls: Flights::default(),
+            templates: Templates::new(layout.templates(), tools),
+            client_key: keys::load_or_make(&layout.client_key(), "banger")?,
+            agent: layout::agent(&exe_dir),
+            operations: Operations::default(),
+            shutdown: CancellationToken::new(),
+            proving_kvm: Mutex::new(()),
+            tasks: TaskTracker::new(),
+            layout,
+        }))
+    }
+
+    /// How long a guest may take to come up.
+    pub(crate) fn boot_timeout(&self) -> Duration {
+        Duration::from_secs(self.defaults.boot_timeout.value.into())
+    }
+
+    /// Held while somebody proves that KVM works.
+    pub(crate) fn proving_kvm(&self) -> MutexGuard<'_, ()> {
+        self.proving_kvm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that blocks, off the event loop.
+    ///
+    /// # Errors
+    /// Those of `work`; `internal` when it panicked.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Context) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let context = self.clone();
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| work(&context)))
+            .await
+            .map_err(|error| Error::internal("a piece of work was given up").because(error))?
+    }
+}
+
+/// Removes a directory and everything in it; one that is not there is fine.
+///
+/// # Errors
+/// `io`, naming the directory.
+pub(crate) fn remove_tree(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.at("remove", path),
+    }
+}

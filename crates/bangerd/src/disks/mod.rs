@@ -1,0 +1,105 @@
+//! The disks of a VM: its root, made from an image, and its work disk on `/root`.
+//!
+//! How the root is made is a [`Strategy`], chosen once when the VM is made and recorded with
+//! it. No image is ever written to. Everything here blocks on the disk.
+
+mod overlay;
+mod programs;
+mod reflink;
+mod sparse;
+mod template;
+
+use std::path::{Path, PathBuf};
+
+use banger_guest_api::RootDisk;
+use banger_model::{ByteSize, DiskStrategy, Result};
+use banger_vmm::Disk;
+
+use overlay::Overlay;
+pub(crate) use programs::FileSystemTools;
+use reflink::Reflink;
+pub(crate) use template::Templates;
+
+/// The disks of one VM, as the VMM and the guest must be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    /// In the order in which the guest sees them.
+    pub(crate) disks: Vec<Disk>,
+    /// Where the guest finds its root file system.
+    pub(crate) root: RootDisk,
+    /// Where the guest finds its work disk.
+    pub(crate) work: String,
+}
+
+/// How the root disk of a VM is made from its image.
+trait Strategy {
+    /// Makes the VM's own files in `vm_dir`. Doing it again starts afresh.
+    fn create(&self, templates: &Templates, vm_dir: &Path, source: &Source<'_>) -> Result<()>;
+
+    /// The root disks that [`Strategy::create`] made, and what the guest does with them.
+    fn attach(&self, vm_dir: &Path, image: &Path) -> Result<(Vec<Disk>, RootDisk)>;
+}
+
+/// What a root disk is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// The image's root file system.
+    pub(crate) image: &'a Path,
+    /// How much the VM may write to its root.
+    pub(crate) writable: ByteSize,
+}
+
+fn strategy(kind: DiskStrategy) -> &'static dyn Strategy {
+    match kind {
+        DiskStrategy::Overlay => &Overlay,
+        DiskStrategy::Reflink => &Reflink,
+    }
+}
+
+/// The strategy for new VMs of this image: whatever the file systems can do.
+///
+/// # Errors
+/// `io` or `no_space` when the directory cannot be written.
+pub(crate) fn choose(templates: &Templates, vm_dir: &Path, image: &Path) -> Result<DiskStrategy> {
+    if reflink::is_possible(templates.tools(), vm_dir, image)? {
+        Ok(DiskStrategy::Reflink)
+    } else {
+        Ok(DiskStrategy::Overlay)
+    }
+}
+
+/// Makes every disk of a VM in its directory. Doing it again starts afresh.
+///
+/// # Errors
+/// `no_space`; `missing_program` when the file system tools are not installed.
+pub(crate) fn create(
+    templates: &Templates,
+    kind: DiskStrategy,
+    vm_dir: &Path,
+    source: &Source<'_>,
+    work_size: ByteSize,
+) -> Result<()> {
+    strategy(kind).create(templates, vm_dir, source)?;
+    templates.instantiate(work_size, &work_disk(vm_dir))
+}
+
+/// What [`create`] made, for the VMM and the guest.
+///
+/// # Errors
+/// `internal` when there are too many disks.
+pub(crate) fn attach(kind: DiskStrategy, vm_dir: &Path, image: &Path) -> Result<Attached> {
+    let (mut disks, root) = strategy(kind).attach(vm_dir, image)?;
+    let work = banger_vmm::device_path(disks.len())?;
+    disks.push(Disk {
+        path: work_disk(vm_dir),
+        read_only: false,
+    });
+    Ok(Attached { disks, root, work })
+}
+
+fn work_disk(vm_dir: &Path) -> PathBuf {
+    vm_dir.join("work.ext4")
+}
+
+#[cfg(test)]
+mod tests;

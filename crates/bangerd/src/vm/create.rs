@@ -1,0 +1,412 @@
+//! Makes VMs: from a request to a row, and from a row to a machine that runs.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use banger_api::{CreateVm, Operation, OperationKind};
+use banger_image::Image;
+use banger_kernel::Kernel;
+use banger_model::{
+    ByteSize, Code, DiskStrategy, Error, ImageName, IoContext, KernelName, Progress, Result,
+    VmName, VmSpec,
+};
+use banger_store::{Intent, VmRow};
+use tokio_util::sync::CancellationToken;
+
+use super::boot::{self, Boot, Up};
+use super::owner::{self, First};
+use super::view::Shared;
+use super::{Vms, names};
+use crate::context::Context;
+use crate::disks::{self, Source};
+use crate::keys;
+use crate::random;
+
+/// How often another generated name is tried when somebody else was faster.
+const NAME_ATTEMPTS: u32 = 8;
+
+/// A guest whose disks cannot take what it writes stands still, so a VM is not even begun with
+/// less free space than this.
+const ROOM: ByteSize = ByteSize::mib(32);
+
+/// Checks a request, takes the name and hands the rest to a new owner.
+pub(super) async fn admit(vms: &Arc<Vms>, request: CreateVm) -> Result<Operation> {
+    let name: Option<VmName> = request.name.as_deref().map(str::parse).transpose()?;
+    let image: ImageName = match &request.image {
+        Some(image) => image.parse()?,
+        None => vms.context.defaults.default_image.value.clone(),
+    };
+    let kernel = request.kernel.as_deref().map(str::parse).transpose()?;
+    // Limits first: nothing is looked up for a request that cannot be.
+    let spec = resolve(&vms.context, &request, image, kernel.clone())?;
+    spec.validate()?;
+
+    let id = random::vm_id()?;
+    let chosen = match &name {
+        Some(name) => name.clone(),
+        None => free_name(vms)?,
+    };
+    let operation = vms.context.operations.begin(
+        OperationKind::CreateVm,
+        chosen.as_str(),
+        Some(id.as_str()),
+    )?;
+    let mut row = VmRow {
+        id,
+        name: chosen,
+        spec,
+        image_digest: None,
+        kernel_digest: None,
+        strategy: None,
+        machine_id: random::hex(16)?,
+        ephemeral: request.ephemeral,
+        intent: Intent::Creating,
+        broken_reason: None,
+        created_at: format!("{:.3}", jiff::Timestamp::now()),
+    };
+    let admitted = async {
+        if kernel.is_none() {
+            row.spec.kernel = default_kernel(&vms.context, row.spec.image.clone()).await?;
+        } else {
+            know_kernel(&vms.context, row.spec.kernel.clone()).await?;
+            default_kernel(&vms.context, row.spec.image.clone()).await?;
+        }
+        insert(vms, row, name.is_none()).await
+    };
+    let row = match admitted.await {
+        Ok(row) => row,
+        Err(error) => {
+            let Err(error) = operation.end(Err(error)) else {
+                return Err(Error::internal("a failure that is none"));
+            };
+            return Err(error);
+        }
+    };
+    operation.set_subject(row.name.as_str());
+    let snapshot = operation.snapshot();
+    let start = request.start;
+    owner::spawn(vms, row, First::Create { operation, start });
+    Ok(snapshot)
+}
+
+/// The definite values for a request.
+fn resolve(
+    context: &Context,
+    request: &CreateVm,
+    image: ImageName,
+    kernel: Option<KernelName>,
+) -> Result<VmSpec> {
+    let defaults = &context.defaults;
+    Ok(VmSpec {
+        // Replaced by the image's own once that is known.
+        kernel: match kernel {
+            Some(kernel) => kernel,
+            None => image.as_str().parse()?,
+        },
+        image,
+        vcpus: request.vcpus.unwrap_or(defaults.vcpus.value),
+        memory: request.memory.unwrap_or(defaults.memory.value),
+        disk_size: request.disk_size.unwrap_or(defaults.disk_size.value),
+        overlay_size: defaults.overlay_size.value,
+        nat: request.nat.unwrap_or(defaults.nat.value),
+        vmm: request.vmm.unwrap_or(defaults.vmm.value),
+    })
+}
+
+fn free_name(vms: &Vms) -> Result<VmName> {
+    names::generate(|name| {
+        vms.table()
+            .values()
+            .any(|vm| vm.shared.name().as_str() == name)
+    })
+}
+
+/// Writes the row, which takes the name. A generated name gives way to whoever was faster.
+async fn insert(vms: &Arc<Vms>, mut row: VmRow, generated: bool) -> Result<VmRow> {
+    for _ in 0..NAME_ATTEMPTS {
+        let attempt = row.clone();
+        let inserted = vms
+            .context
+            .blocking(move |c| c.store.insert(&attempt))
+            .await;
+        match inserted {
+            Ok(()) => return Ok(row),
+            Err(error) if generated && error.code() == Code::AlreadyExists => {
+                row.name = free_name(vms)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::internal("no free name was found"))
+}
+
+/// The kernel that VMs of this image boot by default; the image is here or can be pulled.
+async fn default_kernel(context: &Arc<Context>, image: ImageName) -> Result<KernelName> {
+    context
+        .blocking(move |context| {
+            if let Some(found) = context.images.find(&image)? {
+                return Ok(found.kernel);
+            }
+            let catalog = context.images.catalog()?;
+            if let Some(entry) = catalog.iter().find(|entry| entry.name == image) {
+                return Ok(entry.kernel.clone());
+            }
+            let mut known: Vec<String> = catalog.iter().map(|e| e.name.to_string()).collect();
+            known.extend(
+                context
+                    .images
+                    .list()?
+                    .into_iter()
+                    .map(|i| i.name.to_string()),
+            );
+            Err(unknown("image", image.as_str(), known))
+        })
+        .await
+}
+
+/// Refuses a kernel that is neither here nor can be pulled.
+async fn know_kernel(context: &Arc<Context>, kernel: KernelName) -> Result<()> {
+    context
+        .blocking(move |context| {
+            let catalog = context.kernels.catalog()?;
+            let known = catalog.iter().any(|entry| entry.name == kernel);
+            if known || context.kernels.find(&kernel)?.is_some() {
+                return Ok(());
+            }
+            let mut known: Vec<String> = catalog.iter().map(|e| e.name.to_string()).collect();
+            known.extend(
+                context
+                    .kernels
+                    .list()?
+                    .into_iter()
+                    .map(|k| k.name.to_string()),
+            );
+            Err(unknown("kernel", kernel.as_str(), known))
+        })
+        .await
+}
+
+fn unknown(noun: &str, name: &str, mut known: Vec<String>) -> Error {
+    known.sort();
+    known.dedup();
+    let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    Error::new(Code::NotFound, format!("there is no {noun} `{name}`"))
+        .hint(format!("choose one of {}", known.join(", ")))
+}
+
+/// The image called `name`, pulled when it is not here.
+///
+/// # Errors
+/// Those of the pull; `cancelled`.
+pub(crate) async fn obtain_image(
+    context: &Arc<Context>,
+    name: &ImageName,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Image> {
+    let wanted = name.clone();
+    if let Some(image) = context.blocking(move |c| c.images.find(&wanted)).await? {
+        return Ok(image);
+    }
+    let (own, wanted) = (context.clone(), name.clone());
+    let pull = move |progress: Arc<dyn Progress>, cancel: CancellationToken| async move {
+        // Somebody may have finished it between the look and now.
+        let name = wanted.clone();
+        if let Some(image) = own.blocking(move |c| c.images.find(&name)).await? {
+            return Ok(image);
+        }
+        progress.stage("pull-image", &format!("pulling image {wanted}"));
+        own.images.pull(&wanted, &*progress, &cancel).await
+    };
+    context
+        .image_pulls
+        .run(name.as_str(), progress, cancel, pull)
+        .await
+}
+
+/// The kernel called `name`, pulled when it is not here.
+///
+/// # Errors
+/// Those of the pull; `cancelled`.
+pub(crate) async fn obtain_kernel(
+    context: &Arc<Context>,
+    name: &KernelName,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Kernel> {
+    let wanted = name.clone();
+    if let Some(kernel) = context.blocking(move |c| c.kernels.find(&wanted)).await? {
+        return Ok(kernel);
+    }
+    let (own, wanted) = (context.clone(), name.clone());
+    let pull = move |progress: Arc<dyn Progress>, cancel: CancellationToken| async move {
+        let name = wanted.clone();
+        if let Some(kernel) = own.blocking(move |c| c.kernels.find(&name)).await? {
+            return Ok(kernel);
+        }
+        progress.stage("pull-kernel", &format!("pulling kernel {wanted}"));
+        own.kernels.pull(&wanted, &*progress, &cancel).await
+    };
+    context
+        .kernel_pulls
+        .run(name.as_str(), progress, cancel, pull)
+        .await
+}
+
+/// Carries out a creation whose row is written. Whatever it returns, every step can be undone
+/// by [`super::ending::remove`].
+///
+/// # Errors
+/// Those of the steps; `cancelled`.
+pub(super) async fn create(
+    context: &Arc<Context>,
+    row: &mut VmRow,
+    shared: &Shared,
+    operation: (&dyn Progress, &CancellationToken),
+    start: bool,
+) -> Result<Option<Up>> {
+    let (progress, cancel) = operation;
+    if start {
+        // Before anything is pulled: without a VMM it would be in vain.
+        context
+            .blocking(|c| banger_vmm::Programs::find(&c.search).map(drop))
+            .await?;
+    }
+    let image = obtain_image(context, &row.spec.image, progress, cancel).await?;
+    let kernel = obtain_kernel(context, &row.spec.kernel, progress, cancel).await?;
+    boot::check(cancel)?;
+
+    progress.stage("create-disks", "making disks");
+    let strategy = make_files(context, row, &image).await?;
+    let (id, image_digest, kernel_digest) =
+        (row.id.clone(), image.digest.clone(), kernel.digest.clone());
+    row.image_digest = Some(image_digest.clone());
+    row.kernel_digest = Some(kernel_digest.clone());
+    row.strategy = Some(strategy);
+    context
+        .blocking(move |c| {
+            c.store
+                .set_parts(&id, &image_digest, &kernel_digest, strategy)
+        })
+        .await?;
+    shared.set_parts(row, Some(image.config.clone()));
+    boot::check(cancel)?;
+
+    let up = if start {
+        let boot = Boot {
+            context,
+            row,
+            shared,
+            image: &image,
+            kernel: &kernel,
+            strategy,
+            progress,
+            cancel,
+        };
+        let up = boot::boot(boot).await.map_err(|error| match error.code() {
+            Code::BootFailed => error.hint(
+                "to keep its console log, make it with `banger vm create --no-start` and start it \
+                 with `banger vm start`",
+            ),
+            _ => error,
+        });
+        Some(up?)
+    } else {
+        None
+    };
+    let id = row.id.clone();
+    let kept = context
+        .blocking(move |c| c.store.set_intent(&id, Intent::Present))
+        .await;
+    if let (Err(_), Some(up)) = (&kept, &up)
+        && let Err(error) = up.instance.kill().await
+    {
+        tracing::warn!(%error, "the VMM may still run");
+    }
+    kept?;
+    row.intent = Intent::Present;
+    Ok(up)
+}
+
+/// Makes the VM's directory with its disks and keys.
+async fn make_files(context: &Arc<Context>, row: &VmRow, image: &Image) -> Result<DiskStrategy> {
+    let files = context.layout.vm(&row.id);
+    let rootfs = image.rootfs.clone();
+    let (spec, name) = (row.spec.clone(), row.name.clone());
+    context
+        .blocking(move |context| {
+            let vms = context.layout.vms();
+            if banger_content::available_space(&vms)? < ROOM {
+                let full = io::ErrorKind::StorageFull.into();
+                return Err(Error::io("make a VM in", &vms, full));
+            }
+            match fs::DirBuilder::new().mode(0o700).create(&files.dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", &files.dir, error));
+                }
+                _ => {}
+            }
+            let host_key = keys::generate(name.as_str())?;
+            keys::write_private(&files.host_key(), host_key.private.as_bytes())?;
+            let strategy = disks::choose(&context.templates, &files.dir, &rootfs)?;
+            let source = Source {
+                image: &rootfs,
+                writable: spec.overlay_size,
+            };
+            disks::create(
+                &context.templates,
+                strategy,
+                &files.dir,
+                &source,
+                spec.disk_size,
+            )?;
+            // The directory's entries, and its own in the one above.
+            for dir in [files.dir.as_path(), &vms] {
+                fs::File::open(dir)
+                    .and_then(|dir| dir.sync_all())
+                    .at("write", dir)?;
+            }
+            Ok(strategy)
+        })
+        .await
+}
+
+/// The parts of a VM that exists, for another boot.
+///
+/// # Errors
+/// `not_found` when one is gone.
+pub(super) async fn parts(
+    context: &Arc<Context>,
+    row: &VmRow,
+) -> Result<(Image, Kernel, DiskStrategy)> {
+    let row = row.clone();
+    context
+        .blocking(move |context| {
+            let missing = |what: &str| {
+                Error::new(
+                    Code::NotFound,
+                    format!("the {what} that VM `{}` was made from is gone", row.name),
+                )
+                .hint(format!(
+                    "`banger vm delete {}` removes what is left",
+                    row.name
+                ))
+            };
+            let image = match &row.image_digest {
+                Some(digest) => context.images.by_digest(digest)?,
+                None => None,
+            };
+            let kernel = match &row.kernel_digest {
+                Some(digest) => context.kernels.by_digest(digest)?,
+                None => None,
+            };
+            Ok((
+                image.ok_or_else(|| missing("image"))?,
+                kernel.ok_or_else(|| missing("kernel"))?,
+                row.strategy.ok_or_else(|| missing("disk"))?,
+            ))
+        })
+        .await
+}

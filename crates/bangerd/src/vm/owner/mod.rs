@@ -1,0 +1,461 @@
+//! The owner of one VM: the only task that changes it.
+//!
+//! ```text
+//!                   ┌──────────┐ failed, cancelled
+//!        create ──▶ │ creating │ ─────────────────────────────────────▶ (gone)
+//!                   └────┬─────┘                                          ▲
+//!            made only   │   made and started                             │
+//!              ┌─────────┴─────────┐                                      │
+//!              ▼                   ▼      guest or VMM ended              │
+//!         ┌─────────┐        ┌─────────┐ ───────────────────┐             │
+//!         │ stopped │ ◀──┐   │ running │ ──▶ ┌──────────┐   │             │
+//!         └──┬───┬──┘    │   └──┬──────┘stop │ stopping │   │             │
+//!            │   │ start │      │     ▲      └────┬─────┘   │             │
+//!            │   │       └──────│─────│───────────┴─────────┘             │
+//!            │   ▼              │     │ the agent answers                 │
+//!            │ ┌──────────┐     │     │                                   │
+//!            │ │ starting │ ──────────┘                                   │
+//!            │ └──┬───────┘ failed or interrupted: stopped                │
+//!            │    │             │                                         │
+//!            ▼    ▼             ▼  delete                                 │
+//!         ┌─────────────────────────┐ done                                │
+//!         │        deleting         │ ────────────────────────────────────┘
+//!         └───────────┬─────────────┘
+//!        failed       │     ▲ delete again
+//!                     ▼     │
+//!                  ┌──────────┐
+//!                  │  broken  │
+//!                  └──────────┘
+//! ```
+//!
+//! Who moves it: requests, through [`super::policy`], which says what is refused where; the end
+//! of the job in progress; and the end of the VMM by itself, noticed while it is running. At
+//! most one job runs at a time, in a task of its own, so the owner always listens. A daemon
+//! that stops interrupts creations and starts; VMs that run are left alone.
+//!
+//! What is shown changes before the operation ends, so whoever waited for the end sees the
+//! outcome.
+
+mod jobs;
+
+use std::collections::HashMap;
+use std::fs;
+use std::future::pending;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_model::{Code, Error, Result, VmState};
+use banger_store::VmRow;
+use banger_vmm::{Ended, Instance};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::boot::{self, Up};
+use super::policy::{Phase, Queue, Refusal, Request, Ticket, Turn, Verdict, working_on};
+use super::view::Shared;
+use super::{Handle, Vms, ending, not_found};
+use crate::context::Context;
+use crate::operations::Running;
+use jobs::{Job, Outcome, Rest, ended};
+
+/// How long an ephemeral VM waits for its first lease, and for a new one after the daemon was
+/// started again.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What an owner is told.
+pub(super) enum Message {
+    /// A request, with the operation that shows how it goes.
+    Request(Request, Running),
+    /// The operation with this id is cancelled.
+    Withdraw(String),
+    /// Somebody keeps the ephemeral VM.
+    LeaseTaken,
+    /// Somebody keeps it no longer.
+    LeaseEnded,
+}
+
+/// How a VM comes to its owner.
+pub(super) enum First {
+    /// Its row is new, the rest is to be made.
+    Create {
+        /// The operation.
+        operation: Running,
+        /// Whether to start it.
+        start: bool,
+    },
+    /// It is there and does not run.
+    Stopped,
+    /// It is there, runs, and its agent has answered.
+    Running(Up),
+    /// It is there and its VMM runs; its agent has not answered yet.
+    Watch(Arc<Instance>),
+    /// It is to be removed, with whatever runs for it.
+    Remove(Option<Arc<Instance>>),
+    /// It is damaged, with the reason; it can only be deleted.
+    Broken(String),
+}
+
+/// Starts the owner of a VM and adds it to the table.
+pub(super) fn spawn(vms: &Arc<Vms>, row: VmRow, first: First) -> Arc<Shared> {
+    let context = vms.context.clone();
+    let files = context.layout.vm(&row.id);
+    let state = match &first {
+        First::Create { .. } => VmState::Creating,
+        First::Stopped => VmState::Stopped,
+        First::Running(_) => VmState::Running,
+        First::Watch(_) => VmState::Starting,
+        First::Remove(_) => VmState::Deleting,
+        First::Broken(_) => VmState::Broken,
+    };
+    let shared = Shared::new(&row, &files, state);
+    let (inbox, messages) = mpsc::unbounded_channel();
+    vms.add(Handle {
+        shared: shared.clone(),
+        inbox,
+    });
+    let grace = row.ephemeral.then(|| Instant::now() + GRACE);
+    let span = tracing::info_span!("vm", vm = %row.name);
+    let owner = Owner {
+        vms: vms.clone(),
+        context: context.clone(),
+        shared: shared.clone(),
+        messages,
+        queue: Queue::new(state),
+        row,
+        instance: None,
+        job: None,
+        waiting: HashMap::new(),
+        next_ticket: 0,
+        leases: 0,
+        grace,
+        stopping: false,
+    };
+    context.tasks.spawn(owner.run(first).instrument(span));
+    shared
+}
+
+struct Owner {
+    vms: Arc<Vms>,
+    context: Arc<Context>,
+    shared: Arc<Shared>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    queue: Queue,
+    row: VmRow,
+    instance: Option<Arc<Instance>>,
+    job: Option<Job>,
+    /// Operations of requests that wait for their turn. Requests of the owner itself have none.
+    waiting: HashMap<Ticket, Running>,
+    next_ticket: Ticket,
+    leases: u32,
+    /// When an ephemeral VM that nobody keeps is deleted.
+    grace: Option<Instant>,
+    /// The daemon stops.
+    stopping: bool,
+}
+
+impl Owner {
+    async fn run(mut self, first: First) {
+        self.begin_first(first);
+        self.own().await;
+        // What came too late is answered all the same.
+        self.messages.close();
+        while let Ok(message) = self.messages.try_recv() {
+            if let Message::Request(_, operation) = message {
+                let error = if self.stopping {
+                    stopping()
+                } else {
+                    not_found(self.row.name.as_str())
+                };
+                end(Some(operation), Err(error));
+            }
+        }
+    }
+
+    /// Until the VM is gone or the daemon stops.
+    async fn own(&mut self) {
+        let shutdown = self.context.shutdown.clone();
+        loop {
+            if self.stopping && self.job.is_none() {
+                return;
+            }
+            let resting = self.job.is_none();
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    // The table drops its sender when the VM is gone.
+                    None => return,
+                },
+                outcome = ended(&mut self.job) => {
+                    self.finish_job(outcome).await;
+                    if self.shared.gone().is_cancelled() {
+                        return;
+                    }
+                }
+                end = exited(self.instance.as_ref(), resting) => {
+                    self.guest_ended(end).await;
+                }
+                () = until(self.grace) => {
+                    tracing::info!("nobody keeps this ephemeral VM");
+                    self.expire();
+                }
+                () = shutdown.cancelled(), if !self.stopping => self.stop_owning(),
+            }
+        }
+    }
+
+    fn begin_first(&mut self, first: First) {
+        match first {
+            First::Create { operation, start } => self.begin_create(operation, start),
+            First::Stopped => {}
+            First::Running(up) => self.show_up(up),
+            First::Watch(instance) => self.begin_watch(instance),
+            First::Remove(instance) => {
+                self.instance = instance;
+                self.begin(Request::Delete, None);
+            }
+            First::Broken(reason) => self.shared.set_state(VmState::Broken, Some(reason)),
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Request(request, operation) => self.submit(request, Some(operation)),
+            Message::Withdraw(id) => self.withdraw(&id),
+            Message::LeaseTaken => {
+                self.leases += 1;
+                self.grace = None;
+            }
+            Message::LeaseEnded => {
+                self.leases = self.leases.saturating_sub(1);
+                if self.leases == 0 {
+                    tracing::info!("the last lease on this ephemeral VM ended");
+                    self.expire();
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        self.grace = None;
+        self.submit(Request::Delete, None);
+    }
+
+    fn submit(&mut self, request: Request, operation: Option<Running>) {
+        if self.stopping {
+            end(operation, Err(stopping()));
+            return;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let (verdict, turned_away) = self.queue.submit(ticket, request);
+        for (ticket, refusal) in turned_away {
+            let refused = self.waiting.remove(&ticket);
+            end(refused, Err(self.refused(refusal)));
+        }
+        match verdict {
+            Verdict::Begin => self.begin(request, operation),
+            Verdict::Wait | Verdict::Interrupt => {
+                if let Some(operation) = operation {
+                    self.waiting.insert(ticket, operation);
+                }
+                if verdict == Verdict::Interrupt
+                    && let Some(job) = &self.job
+                {
+                    job.interrupt.cancel();
+                }
+            }
+            Verdict::AlreadyDone => end(operation, Ok(())),
+            Verdict::Refuse(refusal) => end(operation, Err(self.refused(refusal))),
+        }
+    }
+
+    /// An operation was cancelled: one that waits ends here, one in progress knows by itself.
+    fn withdraw(&mut self, id: &str) {
+        let found = self
+            .waiting
+            .iter()
+            .find(|(_, operation)| operation.id() == id)
+            .map(|(ticket, _)| *ticket);
+        if let Some(ticket) = found
+            && self.queue.withdraw(ticket)
+        {
+            end(self.waiting.remove(&ticket), Err(boot::cancelled()));
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        let name = &self.row.name;
+        match refusal {
+            Refusal::Gone => not_found(name.as_str()),
+            Refusal::Deleting => {
+                Error::new(Code::Conflict, format!("VM `{name}` is being deleted"))
+            }
+            Refusal::Broken => Error::new(Code::Conflict, format!("VM `{name}` is broken")).hint(
+                format!("`banger vm delete {name}` removes what is left of it"),
+            ),
+            Refusal::Busy => Error::new(
+                Code::Conflict,
+                format!("too many requests wait for VM `{name}`"),
+            )
+            .hint("try again when some are done"),
+        }
+    }
+
+    fn begin(&mut self, request: Request, operation: Option<Running>) {
+        self.shared.set_state(working_on(request), None);
+        match request {
+            Request::Start => self.begin_start(operation),
+            Request::Stop => self.begin_stop(operation),
+            Request::Delete => self.begin_delete(operation),
+        }
+    }
+
+    async fn finish_job(&mut self, ended: Result<(VmRow, Outcome)>) {
+        let operation = self.job.take().and_then(|job| job.operation);
+        let Outcome { rest, result } = match ended {
+            Ok((row, outcome)) => {
+                self.row = row;
+                outcome
+            }
+            Err(error) => {
+                // A defect. Whatever the job started is ended, and the VM can be deleted.
+                let rest = Rest::Broken(error.chain());
+                if let Err(error) = ending::kill_all(&self.context, &self.row.id).await {
+                    tracing::error!("processes may be left: {}", error.chain());
+                }
+                Outcome {
+                    rest,
+                    result: Err(error),
+                }
+            }
+        };
+        let phase = self.rest(rest);
+        end(operation, result);
+        self.settle(phase);
+    }
+
+    /// Shows where the VM has come to rest.
+    fn rest(&mut self, rest: Rest) -> Phase {
+        match rest {
+            Rest::Up(up) => {
+                self.show_up(up);
+                Phase::Is(VmState::Running)
+            }
+            Rest::Down(reason) => {
+                self.show_down(VmState::Stopped, reason);
+                Phase::Is(VmState::Stopped)
+            }
+            Rest::Broken(reason) => {
+                self.show_down(VmState::Broken, Some(reason));
+                Phase::Is(VmState::Broken)
+            }
+            Rest::Gone => {
+                self.vms.forget(&self.row.id);
+                self.shared.gone().cancel();
+                Phase::Gone
+            }
+        }
+    }
+
+    fn show_up(&mut self, up: Up) {
+        let files = self.context.layout.vm(&self.row.id);
+        let agent = banger_vmm::agent_socket(&files.runtime);
+        // Others are kept out by the directory and the umask; this is only tidy.
+        if let Err(error) = fs::set_permissions(&agent, fs::Permissions::from_mode(0o600)) {
+            tracing::warn!(%error, "the mode of the agent's socket stays as it is");
+        }
+        self.shared.set_instance(Some(&up.instance));
+        self.shared.set_agent(&agent, &up.info.boot_id);
+        self.shared.set_state(VmState::Running, None);
+        self.instance = Some(up.instance);
+    }
+
+    fn show_down(&mut self, state: VmState, reason: Option<String>) {
+        self.instance = None;
+        self.shared.set_instance(None);
+        self.shared.set_state(state, reason);
+    }
+
+    fn settle(&mut self, phase: Phase) {
+        for turn in self.queue.settle(phase) {
+            match turn {
+                Turn::Begin(ticket, request) => {
+                    let operation = self.waiting.remove(&ticket);
+                    self.begin(request, operation);
+                }
+                Turn::AlreadyDone(ticket) => end(self.waiting.remove(&ticket), Ok(())),
+                Turn::Refuse(ticket, refusal) => {
+                    let refused = self.waiting.remove(&ticket);
+                    end(refused, Err(self.refused(refusal)));
+                }
+            }
+        }
+    }
+
+    /// The guest powered off, or a process of the VM ended.
+    async fn guest_ended(&mut self, ended: Result<Ended>) {
+        let Some(instance) = self.instance.take() else {
+            return;
+        };
+        let reason = match &ended {
+            Ok(ended) => ending::reason(ended),
+            Err(error) => format!("its VMM cannot be watched: {}", error.chain()),
+        };
+        tracing::info!("stopped by itself: {reason}");
+        let rest = match ending::end(&self.context, &self.row.id, &instance).await {
+            Ok(()) => Rest::Down(Some(reason)),
+            Err(error) => Rest::Broken(error.chain()),
+        };
+        let phase = self.rest(rest);
+        self.settle(phase);
+    }
+
+    /// The daemon stops: nothing new begins, what can be undone is, VMs that run live on.
+    fn stop_owning(&mut self) {
+        self.stopping = true;
+        self.grace = None;
+        let waiting: Vec<Ticket> = self.waiting.keys().copied().collect();
+        for ticket in waiting {
+            self.queue.withdraw(ticket);
+            end(self.waiting.remove(&ticket), Err(stopping()));
+        }
+        match &self.job {
+            Some(job) if job.may_be_left => {
+                job.task.abort();
+                self.job = None;
+            }
+            Some(job) if job.may_be_undone => job.interrupt.cancel(),
+            _ => {}
+        }
+    }
+}
+
+/// Ends an operation, if there is one. The owner's own requests have none; their failures are
+/// logged where they happen.
+fn end(operation: Option<Running>, result: Result<()>) {
+    if let Some(operation) = operation {
+        // Whoever waits for it reads it there.
+        operation.end(result).ok();
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::DaemonUnavailable, "the daemon is stopping")
+        .hint("repeat the command: the next one starts a new daemon")
+}
+
+async fn exited(instance: Option<&Arc<Instance>>, watching: bool) -> Result<Ended> {
+    match instance {
+        Some(instance) if watching => instance.exited().await,
+        _ => pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
