@@ -1,0 +1,234 @@
+//! Following work that the daemon does, and what Ctrl-C means meanwhile.
+//!
+//! Operations outlive us: whatever happens here, the daemon finishes or undoes them.
+
+use std::cell::RefCell;
+
+use banger_api::{Client, Operation, OperationKind};
+use banger_model::{Code, Error, Result};
+use futures_util::future::join_all;
+
+use crate::exit::Exit;
+use crate::signals::{Signal, Signals};
+use crate::ui::{ErrorReport, Format, Progress, Ui};
+
+/// What the first signal does to an operation we wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnSignal {
+    /// Cancels it; we wait until it is undone, a second signal stops the waiting.
+    Cancel,
+    /// Is remarked upon; a second signal stops the waiting.
+    Insist,
+}
+
+/// How waiting for an operation ended.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// It succeeded.
+    Done,
+    /// It was cancelled and is undone.
+    Cancelled(Signal),
+    /// It was to be cancelled, but succeeded before it could be.
+    TooLate(Signal),
+    /// It goes on without us.
+    Left(Signal),
+}
+
+/// What is said when something was cancelled and undone.
+pub(crate) const NOTHING_LEFT: &str = "cancelled; nothing is left behind";
+
+/// Waits for an operation. Says what a signal did to it.
+///
+/// # Errors
+/// The operation's own.
+pub(crate) async fn follow(
+    ui: &Ui,
+    client: &Client,
+    operation: &Operation,
+    signals: &mut Signals,
+    progress: Progress,
+    on_signal: OnSignal,
+) -> Result<Followed> {
+    let progress = RefCell::new(progress);
+    let wait = client.wait(&operation.id, |stage| progress.borrow_mut().stage(stage));
+    tokio::pin!(wait);
+    let first = tokio::select! {
+        biased;
+        done = &mut wait => return done.map(|_| Followed::Done),
+        signal = signals.next_to_end() => signal,
+    };
+    match on_signal {
+        OnSignal::Cancel => {
+            progress.borrow_mut().say("cancelling");
+            cancel(client, &operation.id).await?;
+        }
+        OnSignal::Insist => {
+            progress.borrow_mut().clear();
+            ui.say(&format!(
+                "{}; interrupt again to stop waiting",
+                in_progress(operation)
+            ));
+        }
+    }
+    let result = tokio::select! {
+        biased;
+        done = &mut wait => done,
+        _ = signals.next_to_end() => {
+            progress.borrow_mut().clear();
+            ui.say(&left_alone(operation, on_signal));
+            return Ok(Followed::Left(first));
+        }
+    };
+    progress.borrow_mut().clear();
+    match result {
+        Err(error) if error.code() == Code::Cancelled => {
+            ui.say(NOTHING_LEFT);
+            Ok(Followed::Cancelled(first))
+        }
+        Err(error) => Err(error),
+        Ok(_) => Ok(match on_signal {
+            OnSignal::Cancel => Followed::TooLate(first),
+            OnSignal::Insist => Followed::Done,
+        }),
+    }
+}
+
+/// Asks for an operation's end. One that has ended, or cannot be cancelled, is left alone: its
+/// own outcome tells.
+async fn cancel(client: &Client, id: &str) -> Result<()> {
+    match client.cancel(id).await {
+        Err(error) if !matches!(error.code(), Code::NotFound | Code::Conflict) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Follows a pull, or another operation whose outcome is all there is to say.
+pub(crate) async fn follow_to_exit(
+    ui: &Ui,
+    client: &Client,
+    operation: &Operation,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let progress = Progress::new(ui);
+    match follow(ui, client, operation, signals, progress, OnSignal::Cancel).await? {
+        Followed::Done => Ok(Exit::SUCCESS),
+        Followed::Cancelled(signal) | Followed::TooLate(signal) | Followed::Left(signal) => {
+            Ok(Exit::signal(signal.number()))
+        }
+    }
+}
+
+/// Does the same to several machines at once. All are attempted; what went well is printed as
+/// data, a name a line, what did not as errors.
+pub(crate) async fn for_each(
+    ui: &Ui,
+    client: &Client,
+    mut names: Vec<String>,
+    doing: &str,
+    on_signal: OnSignal,
+    begin: impl AsyncFn(&Client, &str) -> Result<Operation>,
+) -> Result<Exit> {
+    names.sort_unstable();
+    names.dedup();
+    let mut signals = Signals::listen()?;
+    let progress = RefCell::new(Progress::new(ui));
+    if names.len() > 1 {
+        progress
+            .borrow_mut()
+            .say(&format!("{doing} {} machines", names.len()));
+    }
+    let begun = RefCell::new(Vec::new());
+    let alone = names.len() == 1;
+    let all = join_all(names.iter().map(|name| async {
+        let operation = begin(client, name).await?;
+        begun.borrow_mut().push(operation.id.clone());
+        let show = |stage: &_| {
+            if alone {
+                progress.borrow_mut().stage(stage);
+            }
+        };
+        client.wait(&operation.id, show).await
+    }));
+    tokio::pin!(all);
+
+    let mut interrupted = None;
+    let results: Vec<Result<Operation>> = loop {
+        tokio::select! {
+            biased;
+            results = &mut all => break results,
+            signal = signals.next_to_end() => {
+                if let Some(first) = interrupted.replace(signal) {
+                    progress.borrow_mut().clear();
+                    ui.say("not waiting any longer; the daemon goes on");
+                    return Ok(Exit::signal(Signal::number(first)));
+                }
+                if on_signal == OnSignal::Cancel {
+                    progress.borrow_mut().say("cancelling");
+                    let ids = begun.borrow().clone();
+                    for id in ids {
+                        cancel(client, &id).await?;
+                    }
+                } else {
+                    progress.borrow_mut().clear();
+                    ui.say("not finished; interrupt again to stop waiting");
+                }
+            }
+        }
+    };
+    progress.borrow_mut().clear();
+    let failed = results.iter().any(Result::is_err);
+    report(ui, &names, results)?;
+    Ok(match interrupted {
+        Some(signal) if failed => Exit::signal(signal.number()),
+        _ if failed => Exit::FAILURE,
+        _ => Exit::SUCCESS,
+    })
+}
+
+fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>) -> Result<()> {
+    if ui.format() == Format::Json {
+        let reports: Vec<_> = names
+            .iter()
+            .zip(&results)
+            .map(|(name, result)| ErrorReport {
+                name: full_name(name, result),
+                error: result.as_ref().err().map(Into::into),
+            })
+            .collect();
+        return ui.json(&reports);
+    }
+    for (name, result) in names.iter().zip(&results) {
+        match result {
+            Ok(_) => ui.data(&full_name(name, result))?,
+            Err(error) => ui.error(error),
+        }
+    }
+    Ok(())
+}
+
+/// The machine's name, where only a prefix was typed.
+fn full_name(typed: &str, result: &Result<Operation, Error>) -> String {
+    result
+        .as_ref()
+        .map_or_else(|_| typed.to_owned(), |operation| operation.subject.clone())
+}
+
+fn in_progress(operation: &Operation) -> String {
+    let what = match operation.kind {
+        OperationKind::CreateVm => "making",
+        OperationKind::StartVm => "starting",
+        OperationKind::StopVm => "stopping",
+        OperationKind::DeleteVm => "deleting",
+        OperationKind::PullImage => "pulling image",
+        OperationKind::PullKernel => "pulling kernel",
+    };
+    format!("{what} `{}`", operation.subject)
+}
+
+fn left_alone(operation: &Operation, on_signal: OnSignal) -> String {
+    let how = match on_signal {
+        OnSignal::Cancel => "not waiting any longer; the daemon goes on undoing: ",
+        OnSignal::Insist => "not waiting any longer; the daemon goes on: ",
+    };
+    format!("{how}{}", in_progress(operation))
+}

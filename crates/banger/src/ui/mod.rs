@@ -1,0 +1,168 @@
+//! Everything that is printed.
+//!
+//! Data goes to standard output, everything else to standard error. With `--output json`,
+//! errors are `{"error":{"code","message","hint","op_id"}}` on standard output too, except for
+//! `vm run` and `vm exec`: there standard output belongs to the guest's command, so errors go
+//! to standard error. Colour, spinners and characters beyond ASCII appear only where the
+//! terminal has them. Text from a daemon or guest is never sent to a terminal as it is: control
+//! characters are escaped.
+
+mod caret;
+mod error;
+mod progress;
+mod table;
+mod text;
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use banger_model::{Error, Result};
+use clap::ValueEnum;
+use clap::builder::StyledStr;
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::environment;
+use crate::exit::{Exit, Owner};
+
+pub(crate) use error::{ErrorReport, print_error};
+pub(crate) use progress::Progress;
+pub(crate) use table::{key_values, table};
+pub(crate) use text::{age, escape, human_size};
+
+/// Beside the point.
+pub(crate) const DIM: Style = Style::new().dimmed();
+/// Well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// Worth knowing.
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+/// Broken.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// How to print data and errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: stable and documented
+    Json,
+}
+
+/// Where and how to print.
+pub(crate) struct Ui {
+    format: Format,
+    quiet: bool,
+    owner: Owner,
+    stderr_is_terminal: bool,
+    utf8: bool,
+    output_closed: Cell<bool>,
+}
+
+impl Ui {
+    /// Looks at the flags and the terminal.
+    pub(crate) fn new(global: &Global, owner: Owner) -> Ui {
+        Ui {
+            format: global.output,
+            quiet: global.quiet,
+            owner,
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            utf8: environment::terminal_is_utf8(),
+            output_closed: Cell::new(false),
+        }
+    }
+
+    /// How to print data.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether progress and notes are unwanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Prints a line of data, or several, to standard output.
+    pub(crate) fn data(&self, text: &str) -> Result<()> {
+        let mut out = anstream::stdout().lock();
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        match written {
+            // The reader has what it wanted; see `exit`.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.output_closed.set(true);
+                Ok(())
+            }
+            other => other.map_err(|error| {
+                Error::new(banger_model::Code::Io, "cannot write to standard output").because(error)
+            }),
+        }
+    }
+
+    /// Prints names, one a line: what a list is to a script.
+    pub(crate) fn names<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
+        for name in names {
+            self.data(name)?;
+        }
+        Ok(())
+    }
+
+    /// Prints data as JSON to standard output.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
+        self.data(&text::json(value)?)
+    }
+
+    /// Prints a line about what happens to standard error.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.quiet {
+            print_line(&escape(text));
+        }
+    }
+
+    /// Prints a line that may help a person, and only a person.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet && self.stderr_is_terminal {
+            print_line(&format!("{DIM}{}{DIM:#}", escape(text)));
+        }
+    }
+
+    /// Prints what should be known although nothing failed.
+    pub(crate) fn warn(&self, text: &str, hint: &str) {
+        print_line(&format!("{WARNING}warning{WARNING:#}: {}", escape(text)));
+        print_line(&format!("{DIM}  hint: {}{DIM:#}", escape(hint)));
+    }
+
+    /// Prints an error.
+    pub(crate) fn error(&self, error: &Error) {
+        print_error(error, self.format == Format::Json, self.owner);
+    }
+
+    /// The exit code, given that perhaps nobody reads our output any more.
+    pub(crate) fn exit(&self, exit: Exit) -> Exit {
+        match self.output_closed.get() {
+            true if exit == Exit::SUCCESS => Exit::output_closed(),
+            _ => exit,
+        }
+    }
+}
+
+/// Prints help or the version.
+pub(crate) fn print_help(text: &StyledStr) {
+    let mut out = anstream::stdout().lock();
+    write!(out, "{}", text.ansi())
+        .and_then(|()| out.flush())
+        .ok();
+}
+
+/// Prints why a command line does not parse, as clap words it.
+pub(crate) fn print_usage_error(text: &StyledStr) {
+    let mut out = AutoStream::auto(std::io::stderr());
+    write!(out, "{}", text.ansi()).ok();
+}
+
+/// Prints one line to standard error. When that fails there is nobody left to tell.
+fn print_line(text: &str) {
+    let mut out = AutoStream::auto(std::io::stderr().lock());
+    out.write_all(format!("{text}\n").as_bytes()).ok();
+}

@@ -1,0 +1,195 @@
+//! `banger vm …`
+
+mod create;
+mod delete;
+mod exec;
+mod keeper;
+mod list;
+mod machine_args;
+mod run;
+mod show;
+mod start;
+mod stop;
+
+use banger_api::Vm;
+use banger_config::Paths;
+use banger_model::{Code, Error, Result, VmmChoice};
+use banger_vmm::{Facts, choose};
+use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
+
+use crate::block_on;
+use crate::completion::vm_names;
+use crate::doctor::host_facts;
+use crate::exit::{Exit, Owner};
+use crate::ui::{Ui, human_size};
+
+/// The commands about machines.
+#[derive(Subcommand, Debug)]
+pub(crate) enum VmCommand {
+    Run(run::RunArgs),
+    Create(create::CreateArgs),
+    #[command(visible_alias = "ls")]
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Exec(exec::ExecArgs),
+    Start(start::StartArgs),
+    Stop(stop::StopArgs),
+    #[command(visible_alias = "rm")]
+    Delete(delete::DeleteArgs),
+}
+
+impl VmCommand {
+    /// Whom standard output belongs to.
+    pub(crate) fn owner_of_stdout(&self) -> Owner {
+        match self {
+            VmCommand::Run(_) | VmCommand::Exec(_) => Owner::Guest,
+            _ => Owner::Banger,
+        }
+    }
+
+    /// What the parser alone cannot refuse.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            VmCommand::Run(args) => args.check(),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn dispatch(ui: &Ui, command: VmCommand) -> Result<Exit> {
+    match command {
+        VmCommand::Run(args) => block_on(run::cmd_run(ui, args)),
+        VmCommand::Create(args) => block_on(create::cmd_create(ui, args)),
+        VmCommand::List(args) => block_on(list::cmd_list(ui, args)),
+        VmCommand::Show(args) => block_on(show::cmd_show(ui, args)),
+        VmCommand::Exec(args) => block_on(exec::cmd_exec(ui, args)),
+        VmCommand::Start(args) => block_on(start::cmd_start(ui, args)),
+        VmCommand::Stop(args) => block_on(stop::cmd_stop(ui, args)),
+        VmCommand::Delete(args) => block_on(delete::cmd_delete(ui, args)),
+    }
+}
+
+/// Several machines.
+#[derive(Args, Debug)]
+pub(crate) struct Names {
+    /// Names, ids, or unique beginnings of either
+    #[arg(
+        required = true, value_name = "NAME", value_parser = reference,
+        add = ArgValueCandidates::new(vm_names)
+    )]
+    pub(crate) names: Vec<String>,
+}
+
+/// Checks what is typed for a machine: a name, an id, or the beginning of one.
+pub(crate) fn reference(text: &str) -> Result<String> {
+    let could_be_one = (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if could_be_one {
+        return Ok(text.to_owned());
+    }
+    Err(Error::new(
+        Code::InvalidArgument,
+        format!("`{}` cannot be the name of a machine", text.escape_debug()),
+    )
+    .hint("`banger vm list` shows the machines there are"))
+}
+
+/// Says in one line what machine is being made.
+pub(crate) fn say_spec(ui: &Ui, paths: &Paths, vm: &Vm) {
+    if ui.is_quiet() {
+        return;
+    }
+    let vmm = match vm.vmm_running {
+        Some(kind) => kind.to_string(),
+        None => likely_vmm(vm.vmm, || host_facts(paths)),
+    };
+    ui.say(&spec_line(vm, &vmm));
+}
+
+/// The VMM that the daemon, which has not chosen yet, will choose, as far as that is certain:
+/// where KVM does not work, only one is left.
+fn likely_vmm(asked: VmmChoice, facts: impl FnOnce() -> Facts) -> String {
+    if !matches!(asked, VmmChoice::Auto | VmmChoice::Qemu) {
+        return asked.to_string();
+    }
+    let facts = facts();
+    match (choose(VmmChoice::QemuKvm, &facts), choose(asked, &facts)) {
+        (Err(_), Ok(choice)) => choice.kind.to_string(),
+        _ => asked.to_string(),
+    }
+}
+
+fn spec_line(vm: &Vm, vmm: &str) -> String {
+    format!(
+        "spec: {} | {} vcpu | {} memory | {} disk | {vmm} | {}",
+        vm.image,
+        vm.vcpus,
+        human_size(vm.memory),
+        human_size(vm.disk_size),
+        if vm.nat { "nat" } else { "no network" },
+    )
+}
+
+#[cfg(test)]
+pub(crate) fn example() -> Vm {
+    serde_json::from_str(
+        r#"{
+            "id": "0123456789ab", "name": "box", "state": "running", "image": "debian-bookworm",
+            "image_digest": "sha256:00", "kernel": "debian-6.1", "vcpus": 1,
+            "memory": 2147483648, "disk_size": 8589934592, "nat": false, "vmm": "auto",
+            "vmm_running": "qemu-tcg", "ephemeral": false, "created_at": "2026-01-01T00:00:00Z",
+            "console_log": "/x/console.log", "image_config": {}
+        }"#,
+    )
+    .unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_vmm::{DeviceAccess, KvmFacts, LiveBoot, ProgramFacts};
+
+    use super::*;
+
+    #[test]
+    fn the_spec_line_says_what_is_made() {
+        let mut vm = example();
+        assert_eq!(
+            spec_line(&vm, "qemu-tcg"),
+            "spec: debian-bookworm | 1 vcpu | 2G memory | 8G disk | qemu-tcg | no network"
+        );
+        vm.nat = true;
+        assert!(spec_line(&vm, "auto").ends_with("| auto | nat"));
+    }
+
+    #[test]
+    fn only_a_certain_vmm_is_named() {
+        let facts = |device, cpu_flag: Option<&str>| Facts {
+            arch: "x86_64".into(),
+            kvm: KvmFacts {
+                device,
+                cpu_flag: cpu_flag.map(str::to_owned),
+                live: LiveBoot::NotTried,
+            },
+            qemu: ProgramFacts::Found("/qemu".into()),
+            vhost_device_vsock: ProgramFacts::Found("/vsock".into()),
+        };
+        let absent = || facts(DeviceAccess::Absent, Some("vmx"));
+        let unproven = || facts(DeviceAccess::Opens { api_version: 12 }, Some("vmx"));
+        assert_eq!(likely_vmm(VmmChoice::Auto, absent), "qemu-tcg");
+        assert_eq!(likely_vmm(VmmChoice::Auto, unproven), "auto");
+        assert_eq!(likely_vmm(VmmChoice::QemuKvm, absent), "qemu-kvm");
+    }
+
+    #[test]
+    fn references_cannot_be_anything_else() {
+        for good in ["box", "b", "box-", "0123456789ab"] {
+            assert!(reference(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Box", "a/b", "..", "a b", "-\n", &"a".repeat(64)] {
+            assert!(reference(bad).is_err(), "{bad:?}");
+        }
+    }
+}
