@@ -1,0 +1,168 @@
+//! `make bench`: the speed promises, measured side by side.
+//!
+//! Machines differ and are noisy, so each promise is a ratio: banger and its floor run in
+//! turn, A B A B, in one process, and the table shows the ratio of the medians with both raw
+//! figures. `BANGER_BENCH_N` changes the number of runs (default 20).
+
+mod floor;
+mod stats;
+mod subject;
+
+use std::time::Instant;
+
+use banger_guest_api::{ByteString, Exec, Request, client};
+use banger_model::Result;
+use stats::{Row, Series};
+
+/// How much goes through a session's standard input and back, in bytes.
+const STREAM: usize = 256 << 20;
+
+/// How much of it may be unanswered by the echo, in bytes.
+const ECHO_WINDOW: usize = 192 << 10;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let n: usize = std::env::var("BANGER_BENCH_N")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20);
+    let subject = subject::Subject::prepare();
+    let mut rows = Vec::new();
+
+    eprintln!("vm run --rm -- true, and the same machine by hand ({n} each)");
+    let floor = floor::Floor::prepare(&subject);
+    let (mut run, mut by_hand) = (Series::default(), Series::default());
+    for _ in 0..n {
+        by_hand.push(floor.boot().await);
+        let begun = Instant::now();
+        subject.banger(&["vm", "run", "--rm", "-q", "--", "true"]);
+        run.push(begun.elapsed().as_secs_f64());
+    }
+    rows.push(Row::ratio(
+        "vm run --rm -- true",
+        "VMM by hand until the agent answers",
+        "s",
+        &run,
+        &by_hand,
+        1.20,
+    ));
+
+    let socket = subject.start("bench");
+    let calls = n * 10;
+    eprintln!("vm exec -- true, and the agent's own round trip ({calls} each)");
+    let (mut exec, mut round_trip) = (Series::default(), Series::default());
+    for _ in 0..calls {
+        let begun = Instant::now();
+        agent_runs_true(&socket).await?;
+        round_trip.push(begun.elapsed().as_secs_f64() * 1e3);
+        let begun = Instant::now();
+        subject.banger(&["vm", "exec", "bench", "--", "true"]);
+        exec.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    rows.push(Row::ratio(
+        "vm exec -- true",
+        "the agent runs true, in process",
+        "ms",
+        &exec,
+        &round_trip,
+        2.0,
+    ));
+
+    eprintln!("256 MiB through vm exec -- cat, and through the raw echo ({n} each)");
+    let (mut stream, mut echo) = (Series::default(), Series::default());
+    let block = subject.noise();
+    for _ in 0..n {
+        echo.push(megabytes_per_second(raw_echo(&socket, &block).await?));
+        stream.push(megabytes_per_second(subject.pipe(
+            &["vm", "exec", "bench", "--", "cat"],
+            &block,
+            STREAM,
+        )));
+    }
+    rows.push(Row::unpromised(
+        "vm exec, 256 MiB in and out",
+        "raw vsock echo",
+        "MB/s",
+        &stream,
+        &echo,
+    ));
+    subject.banger(&["vm", "delete", "bench"]);
+
+    eprintln!("banger version ({calls})");
+    let mut version = Series::default();
+    for _ in 0..calls {
+        let begun = Instant::now();
+        subject.banger(&["version"]);
+        version.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    rows.push(Row::absolute("banger version", "ms", &version, 10.0));
+    rows.push(Row::absolute(
+        "daemon at rest, RSS",
+        "MiB",
+        &Series::of(subject.daemon_rss_mib()),
+        20.0,
+    ));
+
+    drop(subject);
+    stats::print(&rows);
+    Ok(())
+}
+
+fn megabytes_per_second(seconds: f64) -> f64 {
+    STREAM as f64 / 1e6 / seconds
+}
+
+/// One command through the agent, without a process of banger's in between.
+async fn agent_runs_true(socket: &std::path::Path) -> Result<()> {
+    let exec = Exec {
+        argv: vec![ByteString::from("true")],
+        ..Exec::default()
+    };
+    let (_sender, mut receiver) = client::exec(socket, exec).await?;
+    loop {
+        if let client::ExecOutput::Exited(code) = receiver.next().await? {
+            assert_eq!(code, 0, "true succeeds");
+            return Ok(());
+        }
+    }
+}
+
+/// Seconds for [`STREAM`] bytes to the agent's echo and back.
+///
+/// Less than [`ECHO_WINDOW`] is on its way at any time: an echo that cannot write does not
+/// read, and with both directions full the vsock program stalls.
+async fn raw_echo(socket: &std::path::Path, block: &[u8]) -> Result<f64> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let stream = client::open(socket, Request::Echo).await?;
+    let (mut read, mut write) = stream.into_split();
+    let window = tokio::sync::Semaphore::new(ECHO_WINDOW);
+    let begun = Instant::now();
+    let send = async {
+        let mut left = STREAM;
+        while left > 0 {
+            let piece = left.min(ECHO_WINDOW / 3);
+            let room = window
+                .acquire_many(piece as u32)
+                .await
+                .expect("an open window");
+            room.forget();
+            write
+                .write_all(&block[..piece])
+                .await
+                .expect("send to the echo");
+            left -= piece;
+        }
+    };
+    let receive = async {
+        let mut buffer = vec![0; 256 << 10];
+        let mut left = STREAM;
+        while left > 0 {
+            let got = read.read(&mut buffer).await.expect("receive from the echo");
+            assert!(got > 0, "the echo ended early");
+            window.add_permits(got);
+            left -= got;
+        }
+    };
+    tokio::join!(send, receive);
+    Ok(begun.elapsed().as_secs_f64())
+}

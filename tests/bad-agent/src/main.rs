@@ -1,0 +1,122 @@
+//! A guest agent that misbehaves, for tests of what the host does about it.
+//!
+//! It takes the place of `/init` in the initramfs. How it misbehaves is said by the last line
+//! of its own file, `mode=…`, which the tests append to the program.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
+
+/// The host's address on vsock, and the port it serves the boot configuration on.
+const HOST: u32 = 2;
+const BOOT_PORT: u32 = 1023;
+
+fn main() {
+    match mode().as_str() {
+        // PID 1 must not end: the kernel panics.
+        "panic" => {}
+        "hang" => pause(),
+        "flood" => {
+            println!("\x1b]0;owned\x07\x1b[31mevil\x1b[2J last words");
+            pause()
+        }
+        mode => {
+            let told = load_modules()
+                .and_then(|()| dial())
+                .and_then(|host| lie(mode, host));
+            println!("bad-agent: {told:?}");
+            pause();
+        }
+    }
+}
+
+fn mode() -> String {
+    let program = fs::read("/init").unwrap_or_default();
+    let last = program
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    String::from_utf8_lossy(last.strip_prefix(b"mode=").unwrap_or_default()).into_owned()
+}
+
+/// Has the boot conversation, up to the point where this mode stops being honest.
+fn lie(mode: &str, mut host: File) -> io::Result<()> {
+    match mode {
+        // A control frame of 4 GiB.
+        "huge" => host.write_all(&[0xff, 0xff, 0xff, 0xff, 0])?,
+        "garbage" => host.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?,
+        "close" => return Ok(()),
+        "silent" => {
+            hello(&mut host)?;
+            pause();
+        }
+        "refuse" => {
+            hello(&mut host)?;
+            let report =
+                br#"{"type":"failed","step":"mount \u001b[31mthe root disk","message":"no"}"#;
+            write_frame(&mut host, report)?;
+        }
+        other => println!("bad-agent: unknown mode {other:?}"),
+    }
+    pause();
+    Ok(())
+}
+
+fn hello(host: &mut File) -> io::Result<()> {
+    write_frame(host, br#"{"version":1}"#)?;
+    let mut header = [0; 5];
+    host.read_exact(&mut header)
+}
+
+fn write_frame(host: &mut File, json: &[u8]) -> io::Result<()> {
+    host.write_all(&(json.len() as u32).to_be_bytes())?;
+    host.write_all(&[0])?;
+    host.write_all(json)
+}
+
+fn load_modules() -> io::Result<()> {
+    let dir = Path::new("/lib/banger");
+    for name in fs::read_to_string(dir.join("boot.list"))?.lines() {
+        let file = File::open(dir.join("modules").join(name))?;
+        let none = CString::default();
+        // SAFETY: the descriptor is open and the string is NUL-terminated.
+        let loaded =
+            unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), none.as_ptr(), 0) };
+        if loaded != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn dial() -> io::Result<File> {
+    // SAFETY: the arguments are constants.
+    let fd = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let socket = unsafe { File::from_raw_fd(fd) };
+    // SAFETY: all zeros is a valid address; the fields that matter are set below.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+    address.svm_cid = HOST;
+    address.svm_port = BOOT_PORT;
+    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    let connected = unsafe { libc::connect(fd, (&raw const address).cast(), length) };
+    if connected != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// Does nothing for ever.
+fn pause() {
+    loop {
+        // SAFETY: no arguments; returns only when a signal was handled.
+        unsafe { libc::pause() };
+    }
+}

@@ -1,0 +1,87 @@
+//! Guests that do not come up: bounded, with what the console said, and nothing left.
+
+use std::io::Write;
+
+use banger_tests::World;
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("boot-guest-panics", panics),
+    ("boot-guest-hangs", hangs),
+    ("boot-agent-never-reports", silent),
+    ("boot-agent-sends-garbage", garbage),
+    ("boot-agent-reports-failure", refuses),
+];
+
+/// Runs a VM whose agent misbehaves in this way; returns what banger said.
+fn run_with(w: &World, mode: &str) -> String {
+    let build = &w.base().build;
+    let program = build.join("x86_64-unknown-linux-gnu/agent/banger-bad-agent");
+    let mine = w.root().join("bad-agent");
+    std::fs::copy(&program, &mine)
+        .unwrap_or_else(|error| panic!("{}: {error}: run `make bad-agent`", program.display()));
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&mine)
+        .expect("open");
+    write!(file, "\nmode={mode}").expect("append the mode");
+    drop(file);
+    w.use_agent(&mine);
+    // Bounds that a person would not wait for; the defaults are longer.
+    w.configure("[vm_defaults]\nboot_timeout = 12\n");
+    let done = w
+        .banger(["vm", "run", "--rm", "--name", "bad", "--", "true"])
+        .expect_code(125);
+    assert_eq!(w.vms(), [], "nothing is left of it");
+    assert_eq!(done.out(), "");
+    let err = done.err();
+    assert!(
+        !err.contains('\x1b'),
+        "what the guest says is escaped: {err:?}"
+    );
+    err
+}
+
+fn panics(w: &World) {
+    let err = run_with(w, "panic");
+    assert!(
+        err.contains("its kernel panicked: Attempted to kill init!"),
+        "the reason is named, though its stack trace is longer than the tail:\n{err}"
+    );
+}
+
+fn hangs(w: &World) {
+    let err = run_with(w, "flood");
+    assert!(
+        err.contains("12s") || err.contains("12 s"),
+        "the bound is named:\n{err}"
+    );
+    assert!(
+        err.contains("last words"),
+        "the console's tail is shown:\n{err}"
+    );
+}
+
+fn silent(w: &World) {
+    let err = run_with(w, "silent");
+    assert!(
+        err.contains("12s") || err.contains("12 s"),
+        "the bound is named:\n{err}"
+    );
+}
+
+fn garbage(w: &World) {
+    for mode in ["garbage", "huge", "close"] {
+        let err = run_with(w, mode);
+        assert!(
+            err.contains("agent") || err.contains("guest"),
+            "{mode}:\n{err}"
+        );
+    }
+}
+
+fn refuses(w: &World) {
+    let err = run_with(w, "refuse");
+    assert!(err.contains("the root disk"), "the step is named:\n{err}");
+}

@@ -1,0 +1,174 @@
+//! Bad input and missing parts: a clear error with a hint, and nothing changed.
+
+use banger_tests::{Running, World};
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("errors-bad-input-changes-nothing", bad_input),
+    ("errors-unknown-image", unknown_image),
+    ("errors-missing-programs", missing_programs),
+    ("errors-kvm-that-does-not-work", broken_kvm),
+    ("errors-disk-full-during-create", disk_full_create),
+    ("errors-bad-configuration", bad_configuration),
+    ("errors-doctor", doctor),
+];
+
+fn bad_input(w: &World) {
+    let cases: [&[&str]; 11] = [
+        &["--name", "Box"],
+        &["--name", ""],
+        &["--name", "-x"],
+        &["--name", "a/../b"],
+        &["--vcpu", "0"],
+        &["--vcpu", "65"],
+        &["--memory", "1M"],
+        &["--memory", "lots"],
+        &["--disk-size", "1.5G"],
+        &["--env", "=x"],
+        &["--vmm", "xen"],
+    ];
+    for flags in cases {
+        let args = [&["vm", "run", "--rm"], flags, &["--", "true"]].concat();
+        let refused = w.banger(&args).expect_code(2);
+        assert_eq!(refused.out(), "");
+        assert!(!refused.err().is_empty());
+    }
+    assert!(
+        !w.runtime().exists(),
+        "no daemon was started for any of them"
+    );
+}
+
+fn unknown_image(w: &World) {
+    let refused = w
+        .banger(["vm", "run", "--rm", "--image", "no-such", "--", "true"])
+        .expect_code(125);
+    assert!(refused.err().contains("no-such"), "{}", refused.err());
+    assert!(
+        refused.err().contains("debian-bookworm"),
+        "what there is: {}",
+        refused.err()
+    );
+    assert_eq!(w.vms(), []);
+}
+
+fn missing_programs(w: &World) {
+    for (program, words) in [
+        ("qemu-system-x86_64", "apt-get install qemu-system-x86"),
+        ("vhost-device-vsock", "cargo install vhost-device-vsock"),
+    ] {
+        let path = w.path_without(program);
+        let run = |args: &[&str]| {
+            let mut command = w.banger_command(args);
+            command.env("PATH", &path);
+            Running::start(command, None).finish()
+        };
+        let refused = run(&["vm", "run", "--rm", "--", "true"]).expect_code(125);
+        assert!(refused.err().contains(program), "{}", refused.err());
+        assert!(refused.err().contains(words), "{}", refused.err());
+        let doctor = run(&["doctor"]).expect_code(1);
+        assert!(doctor.out().contains(words), "{}", doctor.out());
+        assert_eq!(w.vms(), []);
+        w.banger(["daemon", "stop"]).ok();
+    }
+    for key in ["qemu_bin", "vhost_device_vsock_bin"] {
+        w.configure(&format!("{key} = \"/nonexistent/program\"\n"));
+        let refused = w
+            .banger(["vm", "run", "--rm", "--", "true"])
+            .expect_code(125);
+        assert!(
+            refused.err().contains("/nonexistent/program"),
+            "{}",
+            refused.err()
+        );
+        assert!(refused.err().contains(key), "{}", refused.err());
+        assert_eq!(w.vms(), []);
+        w.banger(["daemon", "stop"]).ok();
+    }
+}
+
+fn broken_kvm(w: &World) {
+    let info = std::fs::read_to_string("/proc/cpuinfo").expect("read cpuinfo");
+    let can = info
+        .split_whitespace()
+        .any(|flag| flag == "vmx" || flag == "svm");
+    if can {
+        eprintln!("errors-kvm-that-does-not-work: this CPU has virtualisation, nothing to see");
+        return;
+    }
+    // Here `/dev/kvm` may even open; a stock kernel would hang under it.
+    let refused = w
+        .banger(["vm", "run", "--rm", "--vmm", "qemu-kvm", "--", "true"])
+        .expect_code(125);
+    assert!(
+        refused.err().contains("qemu-tcg") || refused.err().contains("auto"),
+        "{}",
+        refused.err()
+    );
+    assert_eq!(w.vms(), []);
+    let refused = w
+        .banger(["vm", "run", "--rm", "--vmm", "firecracker", "--", "true"])
+        .expect_code(125);
+    assert!(refused.err().contains("auto"), "{}", refused.err());
+    assert_eq!(w.vms(), []);
+    // The fallback is taken and explained.
+    let doctor = w.banger(["doctor", "--output", "json"]).ok().json();
+    let checks = doctor
+        .as_array()
+        .cloned()
+        .or(doctor["checks"].as_array().cloned())
+        .expect("checks");
+    let kvm = checks
+        .iter()
+        .find(|check| check["name"] == "kvm")
+        .expect("a check of KVM");
+    assert_eq!(kvm["status"], "warn", "{kvm}");
+    assert!(kvm["fix"].is_string(), "{kvm}");
+}
+
+fn disk_full_create(w: &World) {
+    let args = ["vm", "run", "--rm", "--output", "json", "--", "true"];
+    let refused = w
+        .banger_on_small_disk(&w.state().join("vms"), "512k", &args)
+        .expect_code(125);
+    assert!(refused.err().contains("no_space"), "{}", refused.err());
+    assert!(
+        refused.err().contains("free some space"),
+        "{}",
+        refused.err()
+    );
+    assert_eq!(w.vms(), []);
+    // Once there is space again, it works.
+    w.banger(["daemon", "stop"]).ok();
+    w.banger(["vm", "run", "--rm", "--", "true"]).ok();
+}
+
+fn bad_configuration(w: &World) {
+    for (toml, words) in [
+        ("[vm_defaults]\nvcpus = 2\n", "vcpus"),
+        ("[vm_defaults]\nvcpu = \"two\"\n", "vcpu"),
+        ("[vm_defaults]\nmemory = \"1K\"\n", "memory"),
+        ("[vm_defaults\n", "line 1"),
+    ] {
+        w.configure(toml);
+        let refused = w.banger(["vm", "list", "--output", "json"]).expect_code(1);
+        let error = &refused.json()["error"];
+        assert_eq!(error["code"], "invalid_config", "{toml}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("config.toml"), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    w.configure("");
+}
+
+fn doctor(w: &World) {
+    let report = w.banger(["doctor"]).ok();
+    for word in ["qemu", "vhost-device-vsock", "mmdebstrap", "kvm"] {
+        assert!(
+            report.out().contains(word),
+            "{word} is checked:\n{}",
+            report.out()
+        );
+    }
+}

@@ -1,0 +1,331 @@
+//! Private ground for one scenario: its own programs, configuration, state and sockets.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Pid;
+
+use crate::oracle;
+use crate::process::{Finished, Running};
+
+/// What all scenarios share, read-only: the programs, and an image and kernel pulled once.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Where worlds are made. On one file system with `artifacts`, so that links work.
+    pub ground: PathBuf,
+    /// The build directory: `debug/banger`, `debug/bangerd`, `lib/banger/banger-agent`.
+    pub build: PathBuf,
+    /// A state directory that holds the default image and kernel.
+    pub artifacts: PathBuf,
+}
+
+impl Base {
+    /// The programs, and the place for worlds: `ground` is cargo's directory for the files of
+    /// integration tests, inside the build directory.
+    ///
+    /// # Panics
+    /// When `make build` was not run.
+    pub fn locate(ground: &str) -> Base {
+        let ground = PathBuf::from(ground);
+        let build = ground.parent().expect("a build directory").to_owned();
+        for program in ["debug/banger", "debug/bangerd", "lib/banger/banger-agent"] {
+            let path = build.join(program);
+            assert!(
+                path.exists(),
+                "{} is missing: run `make build` first",
+                path.display()
+            );
+        }
+        let artifacts = ground.join("base/state/banger");
+        Base {
+            ground,
+            build,
+            artifacts,
+        }
+    }
+}
+
+/// One scenario's private machine room. Ends with a leak check.
+pub struct World {
+    name: String,
+    root: PathBuf,
+    runtime: PathBuf,
+    base: Base,
+}
+
+impl World {
+    /// A world without image or kernel, as on a fresh machine.
+    pub fn empty(base: &Base, name: &str) -> World {
+        let root = base.ground.join(name);
+        let runtime = PathBuf::from(format!("/tmp/banger-test-{}-{name}", std::process::id()));
+        if root.exists() {
+            // Left by a run that was killed; its processes would be found by the oracle.
+            fs::remove_dir_all(&root).expect("remove an earlier run's world");
+        }
+        for dir in ["bin", "lib/banger", "config", "home", "state"] {
+            fs::create_dir_all(root.join(dir)).expect("make a world");
+        }
+        // Socket paths are limited to 107 bytes, build directories are not.
+        fs::create_dir(&runtime).expect("make a runtime directory");
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let world = World {
+            name: name.to_owned(),
+            root,
+            runtime,
+            base: base.clone(),
+        };
+        for (from, to) in [
+            ("debug/banger", "bin/banger"),
+            ("debug/bangerd", "bin/bangerd"),
+            ("lib/banger/banger-agent", "lib/banger/banger-agent"),
+        ] {
+            fs::hard_link(base.build.join(from), world.root.join(to)).expect("link a program");
+        }
+        world
+    }
+
+    /// A world in which the default image and kernel have been pulled already.
+    pub fn new(base: &Base, name: &str) -> World {
+        let world = World::empty(base, name);
+        // Immutable content only: each world has its own database, lock and keys.
+        let state = world.state();
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&state)
+            .expect("make a state directory");
+        let status = Command::new("cp")
+            .args(["--archive", "--link"])
+            .args(["images", "kernels", "templates"].map(|dir| base.artifacts.join(dir)))
+            .arg(&state)
+            .status()
+            .expect("run cp");
+        assert!(status.success(), "cp failed: {status}");
+        world
+    }
+
+    /// The scenario's name, a valid VM name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state/banger")
+    }
+
+    /// The runtime directory, with the sockets.
+    pub fn runtime(&self) -> PathBuf {
+        self.runtime.join("banger")
+    }
+
+    /// The scenario's own directory: scratch files go here.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Everything shared.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Replaces the guest agent of this world.
+    pub fn use_agent(&self, program: &Path) {
+        let path = self.root.join("lib/banger/banger-agent");
+        fs::remove_file(&path).expect("remove the agent");
+        fs::copy(program, &path).expect("copy an agent");
+    }
+
+    /// A search path on which everything is found but this one program.
+    pub fn path_without(&self, program: &str) -> PathBuf {
+        let dir = self.root.join(format!("path-without-{program}"));
+        fs::create_dir(&dir).expect("make a directory of links");
+        for from in search_path().split(':') {
+            let Ok(entries) = fs::read_dir(from) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let link = dir.join(entry.file_name());
+                if entry.file_name() != program && fs::symlink_metadata(&link).is_err() {
+                    std::os::unix::fs::symlink(entry.path(), link).expect("link a program");
+                }
+            }
+        }
+        dir
+    }
+
+    /// Writes the configuration file.
+    pub fn configure(&self, toml: &str) {
+        let dir = self.root.join("config/banger");
+        fs::create_dir_all(&dir).expect("make the configuration directory");
+        fs::write(dir.join("config.toml"), toml).expect("write the configuration");
+    }
+
+    /// A command in this world's environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("HOME", self.root.join("home"))
+            .env("XDG_CONFIG_HOME", self.root.join("config"))
+            .env("XDG_STATE_HOME", self.root.join("state"))
+            .env("XDG_CACHE_HOME", self.root.join("cache"))
+            .env("XDG_RUNTIME_DIR", &self.runtime)
+            .env("PATH", search_path())
+            .env_remove("NO_COLOR")
+            // rustup sets it for what cargo runs; the programs are found on PATH.
+            .env_remove("CARGO_HOME")
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir(&self.root);
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("BANGER_") {
+                command.env_remove(key);
+            }
+        }
+        // A shell without job control starts background work, which may be this suite, with
+        // SIGINT ignored, and what is ignored at the start stays ignored.
+        // SAFETY: signal(2) is async-signal-safe and allocates nothing.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// `banger` with these arguments.
+    pub fn banger_command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(self.root.join("bin/banger"));
+        command.args(args);
+        command
+    }
+
+    /// Starts `banger` with these arguments and nothing on its standard input.
+    #[track_caller]
+    pub fn start<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Running {
+        Running::start(self.banger_command(args), None)
+    }
+
+    /// Runs `banger` with these arguments to its end.
+    #[track_caller]
+    pub fn banger<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
+        self.start(args).finish()
+    }
+
+    /// Runs `banger` with bytes on its standard input.
+    #[track_caller]
+    pub fn banger_with_input<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        input: Vec<u8>,
+    ) -> Finished {
+        Running::start(self.banger_command(args), Some(input)).finish()
+    }
+
+    /// Runs `banger` to its end with a file system of its own, of this size, on `dir`: in a
+    /// private mount namespace, in which a daemon it starts stays.
+    #[track_caller]
+    pub fn banger_on_small_disk(&self, dir: &Path, size: &str, args: &[&str]) -> Finished {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .expect("make a mount point");
+        let script = "mount -t tmpfs -o size=$1,mode=0700 tmpfs \"$2\" && shift 2 && exec \"$@\"";
+        let mut command = self.command("unshare");
+        command
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-c",
+                script,
+                "sh",
+                size,
+            ])
+            .arg(dir)
+            .arg(self.root.join("bin/banger"))
+            .args(args);
+        Running::start(command, None).finish()
+    }
+
+    /// The names and states of all VMs.
+    #[track_caller]
+    pub fn vms(&self) -> Vec<(String, String)> {
+        let list = self.banger(["vm", "list", "--output", "json"]).ok().json();
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .map(|vm| {
+                let text = |key: &str| vm[key].as_str().expect("text").to_owned();
+                (text("name"), text("state"))
+            })
+            .collect()
+    }
+
+    /// One VM as JSON.
+    #[track_caller]
+    pub fn vm(&self, name: &str) -> serde_json::Value {
+        self.banger(["vm", "show", name, "--output", "json"])
+            .ok()
+            .json()
+    }
+
+    /// The daemon's process id, starting the daemon when there is none.
+    #[track_caller]
+    pub fn daemon_pid(&self) -> Pid {
+        self.banger(["vm", "list"]).ok();
+        let status = self
+            .banger(["daemon", "status", "--output", "json"])
+            .ok()
+            .json();
+        let pid = status["pid"].as_i64().expect("a process id");
+        Pid::from_raw(pid as i32).expect("a process id")
+    }
+
+    /// Ends the world: no VM may be left, the daemon stops, and nothing else may remain.
+    #[track_caller]
+    pub fn finish(self) {
+        let left = self.vms();
+        assert!(left.is_empty(), "VMs left by {}: {left:?}", self.name);
+        self.finish_unasked();
+    }
+
+    /// Keeps the world's files, which are the base of the others, but not its sockets.
+    pub fn keep(self) {
+        fs::remove_dir_all(&self.runtime).expect("remove the runtime directory");
+    }
+
+    /// Ends a world in which `banger vm list` cannot be asked.
+    #[track_caller]
+    pub fn finish_unasked(self) {
+        self.banger(["daemon", "stop"]).ok();
+        let leaks = oracle::world_leaks(&self.root, &self.runtime);
+        assert!(leaks.is_empty(), "left by {}: {leaks:#?}", self.name);
+        fs::remove_dir_all(&self.root).expect("remove the world");
+        fs::remove_dir_all(&self.runtime).expect("remove the runtime directory");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The scenario failed: leave the files for whoever looks, but no process.
+            oracle::end_processes_of(&[&self.root, &self.runtime]);
+        }
+    }
+}
+
+/// The search path with the places where system programs and cargo's programs live.
+fn search_path() -> String {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:{cargo}/bin:/usr/sbin:/sbin")
+}
