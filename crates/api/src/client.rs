@@ -15,7 +15,10 @@ use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{CreateVm, DaemonInfo, Image, Kernel, Operation, OperationState, Pull, Stage, Vm};
+use crate::{
+    CreateVm, DaemonInfo, Image, Kernel, KillSignal, KillVm, Operation, OperationState, Pull,
+    SetVm, Stage, Vm, VmStats,
+};
 use connection::Connection;
 pub use events::{Events, Lease};
 
@@ -105,6 +108,56 @@ impl Client {
     /// `not_found`, `ambiguous`, `conflict`.
     pub async fn stop_vm(&self, reference: &str) -> Result<Operation> {
         self.post::<()>(&vm_path(reference, "/stop")?, None).await
+    }
+
+    /// `POST /v1/vms/{ref}/restart`: a stop and a start as one; a stopped VM is only started.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`, `conflict`.
+    pub async fn restart_vm(&self, reference: &str) -> Result<Operation> {
+        self.post::<()>(&vm_path(reference, "/restart")?, None)
+            .await
+    }
+
+    /// `POST /v1/vms/{ref}/kill`: a stopped VM is a success at once.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`, `conflict`.
+    pub async fn kill_vm(&self, reference: &str, signal: KillSignal) -> Result<Operation> {
+        self.post(&vm_path(reference, "/kill")?, Some(&KillVm { signal }))
+            .await
+    }
+
+    /// `PATCH /v1/vms/{ref}`: the next start uses it.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`; `invalid_argument` for values that cannot be, a smaller disk
+    /// among them; `conflict` for a change that a running VM cannot take.
+    pub async fn set_vm(&self, reference: &str, change: &SetVm) -> Result<Operation> {
+        self.send(Method::PATCH, &vm_path(reference, "")?, Some(change))
+            .await?
+            .json()
+            .await
+    }
+
+    /// `GET /v1/stats`: every VM, in order of creation.
+    ///
+    /// # Errors
+    /// Those of the daemon.
+    pub async fn stats(&self) -> Result<Vec<VmStats>> {
+        self.get("/v1/stats").await
+    }
+
+    /// `DELETE /v1/vms/{ref}?only=stopped`: only if it does not run when its turn comes.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`; `conflict`, from the operation too, when it runs.
+    pub async fn delete_vm_if_stopped(&self, reference: &str) -> Result<Operation> {
+        let path = vm_path(reference, "?only=stopped")?;
+        self.send::<()>(Method::DELETE, &path, None)
+            .await?
+            .json()
+            .await
     }
 
     /// `DELETE /v1/vms/{ref}`: in whatever state it is.

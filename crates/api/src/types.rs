@@ -126,9 +126,93 @@ pub struct Vm {
     pub agent_socket: Option<String>,
     /// The file with the guest's serial console.
     pub console_log: String,
+    /// The public ssh host key it was given, as in a `known_hosts` file after the host name;
+    /// absent until it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
+    /// The private key that its `root` accepts over ssh.
+    pub ssh_identity: String,
     /// What the image says about commands run from it.
     #[schema(value_type = Object)]
     pub image_config: ImageConfig,
+}
+
+/// What to change about a VM; absent values stay. The next start uses them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetVm {
+    /// Virtual processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Memory in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub memory: Option<ByteSize>,
+    /// Size of the work disk on `/root`, in bytes; it never shrinks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub disk_size: Option<ByteSize>,
+    /// Whether the guest reaches outside networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<bool>,
+}
+
+/// The signals that may end a VMM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum KillSignal {
+    /// At once.
+    #[default]
+    #[serde(rename = "KILL")]
+    Kill,
+    /// The VMM closes its files first; the guest is not asked.
+    #[serde(rename = "TERM")]
+    Term,
+    /// As `TERM`.
+    #[serde(rename = "INT")]
+    Int,
+    /// As `TERM`.
+    #[serde(rename = "HUP")]
+    Hup,
+    /// As `KILL`, where the VMM does not handle it.
+    #[serde(rename = "QUIT")]
+    Quit,
+}
+
+/// How to kill a VM.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillVm {
+    /// The signal its VMM gets.
+    #[serde(default)]
+    pub signal: KillSignal,
+}
+
+/// What a VM costs its host, measured on the host.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VmStats {
+    /// Identity.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// State.
+    #[schema(value_type = String, example = "running")]
+    pub state: VmState,
+    /// When this was measured.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: String,
+    /// Processor time its processes have used since they started, in seconds; absent when
+    /// it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Host memory its processes hold, in bytes (proportional set size); absent when it does
+    /// not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<u64>,
+    /// Memory it may use, in bytes.
+    #[schema(value_type = u64)]
+    pub memory: ByteSize,
+    /// Bytes its disks take on the host; what it shares with other VMs is not counted.
+    pub disk_used: u64,
 }
 
 /// An image to pull by name from the catalog.
@@ -194,6 +278,12 @@ pub enum OperationKind {
     StartVm,
     /// Stops a VM.
     StopVm,
+    /// Stops a VM and starts it again.
+    RestartVm,
+    /// Ends a VM's VMM without asking the guest.
+    KillVm,
+    /// Changes what a VM is.
+    SetVm,
     /// Deletes a VM.
     DeleteVm,
     /// Pulls an image.

@@ -86,12 +86,16 @@ impl Operations {
             return Ok(operation);
         }
         match operation.kind {
-            OperationKind::StopVm | OperationKind::DeleteVm => Err(Error::new(
+            OperationKind::StopVm
+            | OperationKind::KillVm
+            | OperationKind::SetVm
+            | OperationKind::DeleteVm => Err(Error::new(
                 Code::Conflict,
                 "stopping and deleting a VM cannot be cancelled",
             )),
             OperationKind::CreateVm
             | OperationKind::StartVm
+            | OperationKind::RestartVm
             | OperationKind::PullImage
             | OperationKind::PullKernel => {
                 tracing::info!(op = %operation.id, "cancellation is asked for");

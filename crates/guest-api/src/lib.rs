@@ -17,12 +17,16 @@ mod boot;
 mod bytes;
 #[cfg(feature = "client")]
 pub mod client;
+mod copy;
 mod exec;
 pub mod frame;
+mod guest;
 
 pub use boot::{BootConfig, BootReport, Hello, InitPolicy, Network, RootDisk, SshIdentity};
 pub use bytes::ByteString;
+pub use copy::{CopyEvent, CopyIn, CopyOut, ROOT as COPY_ROOT};
 pub use exec::{Exec, ExecEvent, ExecInput, TtySize};
+pub use guest::{Dial, DiskUse, Listener, Stats, Transport};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +36,10 @@ pub const AGENT_PORT: u32 = 1024;
 /// it into a unix socket: the VM's socket path followed by `_1023`.
 pub const BOOT_PORT: u32 = 1023;
 /// The newest protocol this build speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+///
+/// Version 2 added [`Request::Dial`], [`Request::Listeners`], [`Request::Stats`],
+/// [`Request::CopyIn`] and [`Request::CopyOut`].
+pub const PROTOCOL_VERSION: u32 = 2;
 /// How much standard input may be on its way without the agent's acknowledgement, in bytes.
 ///
 /// The agent buffers at most this much, so control frames never wait behind input that the
@@ -66,6 +73,36 @@ pub enum Request {
     /// Flushes all disks, answers [`Reply::Done`] and then brings the guest down. The host
     /// learns that it is down from the end of the VMM.
     Shutdown,
+    /// Connects to a port in the guest. Answers [`Reply::Done`]; every byte after that frame,
+    /// in both directions, is the connection's own, without frames. Each side ends its half by
+    /// shutting down its direction.
+    Dial(Dial),
+    /// Answers [`Reply::Listeners`]: what the guest listens on.
+    Listeners,
+    /// Answers [`Reply::Stats`]: what the guest uses.
+    Stats,
+    /// Copies a file or tree into the guest; see [`CopyIn`].
+    CopyIn(CopyIn),
+    /// Copies a file or tree out of the guest; see [`CopyOut`].
+    CopyOut(CopyOut),
+}
+
+impl Request {
+    /// The protocol that brought this request, and what it does in words for a person whose
+    /// guest runs an older agent.
+    pub fn since(&self) -> (u32, &'static str) {
+        match self {
+            Request::Info => (1, "describe itself"),
+            Request::Exec(_) => (1, "run commands"),
+            Request::Echo => (1, "echo"),
+            Request::WaitBoot => (1, "wait for the end of the boot"),
+            Request::Shutdown => (1, "shut down"),
+            Request::Dial(_) => (2, "forward ports"),
+            Request::Listeners => (2, "list what it listens on"),
+            Request::Stats => (2, "say what it uses"),
+            Request::CopyIn(_) | Request::CopyOut(_) => (2, "copy files"),
+        }
+    }
 }
 
 /// The agent's answer to a request that is not a stream, or its refusal of any request.
@@ -76,6 +113,13 @@ pub enum Reply {
     Done,
     /// What the guest is.
     Info(Info),
+    /// What the guest listens on.
+    Listeners {
+        /// In order of transport and port.
+        listeners: Vec<Listener>,
+    },
+    /// What the guest uses.
+    Stats(Stats),
     /// The request is refused or failed.
     Error {
         /// What happened.

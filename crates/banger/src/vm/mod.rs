@@ -141,7 +141,7 @@ pub(crate) fn example() -> Vm {
             "image_digest": "sha256:00", "kernel": "debian-6.1", "vcpus": 1,
             "memory": 2147483648, "disk_size": 8589934592, "nat": false, "vmm": "auto",
             "vmm_running": "qemu-tcg", "ephemeral": false, "created_at": "2026-01-01T00:00:00Z",
-            "console_log": "/x/console.log", "image_config": {}
+            "console_log": "/x/console.log", "ssh_identity": "/x/ssh/id_ed25519", "image_config": {}
         }"#,
     )
     .unwrap()

@@ -199,7 +199,7 @@ fn vm_json(agent_socket: &Path) -> String {
         r#"{{"id":"{ID}","name":"box","state":"running","image":"i","image_digest":"d",
         "kernel":"k","vcpus":1,"memory":1073741824,"disk_size":1073741824,"nat":false,
         "vmm":"auto","ephemeral":false,"created_at":"2026-01-01T00:00:00Z",
-        "agent_socket":{:?},"console_log":"/console","image_config":{{"env":{{"FROM":"image"}}}}}}"#,
+        "agent_socket":{:?},"console_log":"/console","ssh_identity":"/ssh/id","image_config":{{"env":{{"FROM":"image"}}}}}}"#,
         agent_socket.to_str().unwrap()
     )
 }

@@ -48,6 +48,8 @@ impl Shared {
             boot_id: None,
             agent_socket: None,
             console_log: text(&files.console_log()),
+            ssh_host_key: None,
+            ssh_identity: String::new(),
             image_config: ImageConfig::default(),
         };
         let shared = Arc::new(Shared {

@@ -161,7 +161,7 @@ fn done(reply: Reply) -> Result<()> {
 fn unexpected(reply: &Reply) -> Error {
     match reply {
         Reply::Error { message } => failed(format!("the guest agent refuses: {}", tame(message))),
-        Reply::Done | Reply::Info(_) => {
+        Reply::Done | Reply::Info(_) | Reply::Listeners { .. } | Reply::Stats(_) => {
             failed("the guest agent answered something else than was asked".to_owned())
         }
     }
