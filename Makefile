@@ -47,13 +47,15 @@ bench: deps release ## Measures the speed promises side by side
 
 .PHONY: build
 build: agent ## Builds the programs for development
-	$(CARGO) build --locked -p banger -p bangerd
+	$(CARGO) build --locked -p banger -p bangerd -p banger-vsock
+	install -D -m 0755 $(TARGET_DIR)/debug/banger-vsock $(TARGET_DIR)/lib/banger/banger-vsock
 
 .PHONY: release
 release: agent ## Builds the programs for use
-	$(CARGO) build --locked --release -p banger -p bangerd
+	$(CARGO) build --locked --release -p banger -p bangerd -p banger-vsock
+	install -D -m 0755 $(TARGET_DIR)/release/banger-vsock $(TARGET_DIR)/lib/banger/banger-vsock
 
-# The daemon looks for the agent in ../lib/banger, in a build directory as in a prefix.
+# The daemon looks for the agent and the vsock program in ../lib/banger, in a build directory as in a prefix.
 .PHONY: agent
 agent:
 	$(CARGO) build --locked -p banger-agent $(AGENT_FLAGS)
@@ -77,6 +79,7 @@ install: release ## Installs programs, manual pages and completions under PREFIX
 	install -D -m 0755 $(TARGET_DIR)/release/banger $(DESTDIR)$(PREFIX)/bin/banger
 	install -D -m 0755 $(TARGET_DIR)/release/bangerd $(DESTDIR)$(PREFIX)/bin/bangerd
 	install -D -m 0755 $(TARGET_DIR)/lib/banger/banger-agent $(DESTDIR)$(PREFIX)/lib/banger/banger-agent
+	install -D -m 0755 $(TARGET_DIR)/release/banger-vsock $(DESTDIR)$(PREFIX)/lib/banger/banger-vsock
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	$(TARGET_DIR)/release/banger man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banger_guest_api::{
     BootConfig, BootReport, InitPolicy, PROTOCOL_VERSION, RootDisk, SshIdentity, client,
@@ -88,17 +88,11 @@ impl Floor {
         let boot = UnixListener::bind(self.sockets.join("agent.sock_1023")).expect("listen");
 
         let begun = Instant::now();
-        let mut vsock = spawn(&self.vsock, Stdio::null());
-        // It listens a moment after the socket has appeared.
-        let vhost = self.vhost_socket();
-        let stream = loop {
-            match UnixStream::connect(&vhost) {
-                Ok(stream) => break stream,
-                Err(_) => tokio::time::sleep(Duration::from_micros(200)).await,
-            }
-        };
-        // QEMU expects it as descriptor 0, as banger's own driver gives it.
-        let mut qemu = spawn(&self.qemu, OwnedFd::from(stream).into());
+        // Connected as banger's own driver connects them.
+        let (vhost, device) = UnixStream::pair().expect("a connection");
+        let (serial, console) = UnixStream::pair().expect("a connection");
+        let mut vsock = spawn(&self.vsock, [device, console]);
+        let mut qemu = spawn(&self.qemu, [vhost, serial]);
         let (stream, _) = boot.accept().await.expect("the guest dials");
         let report = client::serve_boot(stream, &config())
             .await
@@ -112,12 +106,6 @@ impl Floor {
             child.wait().expect("wait for it");
         }
         took
-    }
-
-    /// The socket between QEMU and the vsock program, as the command line says.
-    fn vhost_socket(&self) -> PathBuf {
-        let option = self.vsock.iter().position(|word| word == "--socket");
-        self.vsock[option.expect("--socket") + 1].clone().into()
     }
 }
 
@@ -145,11 +133,11 @@ fn config() -> BootConfig {
     }
 }
 
-fn spawn(words: &[String], stdin: Stdio) -> Child {
+fn spawn(words: &[String], [stdin, stdout]: [UnixStream; 2]) -> Child {
     Command::new(&words[0])
         .args(&words[1..])
-        .stdin(stdin)
-        .stdout(Stdio::null())
+        .stdin(OwnedFd::from(stdin))
+        .stdout(OwnedFd::from(stdout))
         .stderr(Stdio::null())
         .spawn()
         .expect("start by hand")
@@ -172,20 +160,22 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// The command line of the vsock program of the VM with this id.
+/// The command line of the vsock program of the VM with this id, beginning with its file.
 fn vsock_command_line(id: &str) -> Vec<String> {
-    fs::read_dir("/proc")
+    let (pid, mut words) = fs::read_dir("/proc")
         .expect("read /proc")
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok())
-        .map(command_line)
-        .find(|words| {
+        .map(|pid| (pid, command_line(pid)))
+        .find(|(_, words)| {
             words
                 .first()
-                .is_some_and(|program| program.ends_with("vhost-device-vsock"))
+                .is_some_and(|program| program == "banger-vsock")
                 && words.iter().any(|word| word.contains(id))
         })
-        .expect("the VM's vsock program")
+        .expect("the VM's vsock program");
+    words[0] = text(&fs::read_link(format!("/proc/{pid}/exe")).expect("its file"));
+    words
 }
 
 /// The words of a process's command line; none when it has ended.

@@ -11,6 +11,7 @@ use crate::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("daemon-killed-vm-lives", killed_vm_lives),
+    ("daemon-killed-sessions-close", killed_while_sessions_close),
     ("daemon-killed-during-create", killed_during_create),
     ("daemon-killed-during-rm-run", killed_during_rm_run),
     ("daemon-second-is-refused", second),
@@ -57,6 +58,24 @@ fn killed_vm_lives(w: &World) {
     w.banger(["vm", "stop", "lives"]).ok();
     w.banger(["vm", "start", "lives"]).ok();
     kill_daemon(w);
+    w.banger(["vm", "delete", "lives"]).ok();
+}
+
+/// Streams that end in the milliseconds in which nobody is the VM's parent: the vsock program
+/// must not care.
+fn killed_while_sessions_close(w: &World) {
+    w.banger(["vm", "run", "-d", "--name", "lives"]).ok();
+    let before = w.vm("lives");
+    for round in 0..10 {
+        let mut session = w.start(["vm", "exec", "lives", "--", "sh", "-c", "echo up >&2; exit 4"]);
+        session.wait_for_stderr("up");
+        kill_daemon(w);
+        let now = w.vm("lives");
+        assert_eq!(now["state"], "running", "round {round}: {}", now["reason"]);
+        assert_eq!(now["pid"], before["pid"]);
+        session.finish().expect_code(4);
+    }
+    assert_eq!(w.vm("lives")["boot_id"], before["boot_id"]);
     w.banger(["vm", "delete", "lives"]).ok();
 }
 

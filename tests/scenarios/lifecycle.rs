@@ -185,7 +185,7 @@ fn vsock_killed(w: &World) {
     for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
-        if line.contains("vhost-device-vsock\0") && line.contains(&id) {
+        if line.contains("banger-vsock\0") && line.contains(&id) {
             let pid = entry.file_name().to_string_lossy().parse().expect("a pid");
             kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("kill it");
             killed = true;

@@ -124,7 +124,7 @@ impl Snapshot {
         const OURS: [&str; 6] = [
             "bangerd",
             "qemu-system",
-            "vhost-device-vsock",
+            "banger-vsock",
             "mmdebstrap",
             "unshare",
             "mke2fs",

@@ -17,7 +17,7 @@ use crate::process::{Finished, Running};
 pub struct Base {
     /// Where worlds are made. On one file system with `artifacts`, so that links work.
     pub ground: PathBuf,
-    /// The build directory: `debug/banger`, `debug/bangerd`, `lib/banger/banger-agent`.
+    /// The build directory: `debug/banger`, `debug/bangerd`, `lib/banger/*`.
     pub build: PathBuf,
     /// A state directory that holds the default image and kernel.
     pub artifacts: PathBuf,
@@ -32,7 +32,12 @@ impl Base {
     pub fn locate(ground: &str) -> Base {
         let ground = PathBuf::from(ground);
         let build = ground.parent().expect("a build directory").to_owned();
-        for program in ["debug/banger", "debug/bangerd", "lib/banger/banger-agent"] {
+        for program in [
+            "debug/banger",
+            "debug/bangerd",
+            "lib/banger/banger-agent",
+            "lib/banger/banger-vsock",
+        ] {
             let path = build.join(program);
             assert!(
                 path.exists(),
@@ -82,6 +87,7 @@ impl World {
             ("debug/banger", "bin/banger"),
             ("debug/bangerd", "bin/bangerd"),
             ("lib/banger/banger-agent", "lib/banger/banger-agent"),
+            ("lib/banger/banger-vsock", "lib/banger/banger-vsock"),
         ] {
             fs::hard_link(base.build.join(from), world.root.join(to)).expect("link a program");
         }

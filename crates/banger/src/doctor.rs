@@ -106,9 +106,7 @@ pub(crate) fn host_facts(paths: &Paths) -> Facts {
     let config = banger_config::Config::load(&paths.config_file).unwrap_or_default();
     Facts::gather(&Search {
         qemu_bin: config.qemu_bin,
-        vhost_device_vsock_bin: config.vhost_device_vsock_bin,
         path: paths.search_path.clone(),
-        cargo_bin: paths.cargo_bin.clone(),
         exe_dir: std::env::current_exe()
             .ok()
             .and_then(|exe| exe.parent().map(Path::to_owned)),

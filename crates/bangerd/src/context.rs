@@ -68,9 +68,7 @@ impl Context {
             defaults: Resolved::new(config, Host::measure(), paths.log_level)?,
             search: Search {
                 qemu_bin: config.qemu_bin.clone(),
-                vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),
                 path: paths.search_path.clone(),
-                cargo_bin: paths.cargo_bin.clone(),
                 exe_dir: Some(exe_dir.clone()),
             },
             store: Store::open(&layout.database())?,

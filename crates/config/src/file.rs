@@ -32,8 +32,6 @@ pub struct Config {
     pub default_image: Option<ImageName>,
     /// `qemu_bin`
     pub qemu_bin: Option<PathBuf>,
-    /// `vhost_device_vsock_bin`
-    pub vhost_device_vsock_bin: Option<PathBuf>,
     /// `log_level`
     pub log_level: Option<LogLevel>,
     /// `[images]`
@@ -162,7 +160,6 @@ impl Config {
                 "images" => config.images = images(&entry)?,
                 "default_image" => config.default_image = Some(entry.parsed()?),
                 "qemu_bin" => config.qemu_bin = Some(entry.program()?),
-                "vhost_device_vsock_bin" => config.vhost_device_vsock_bin = Some(entry.program()?),
                 "log_level" => config.log_level = Some(entry.parsed()?),
                 _ => {
                     return Err(entry.unknown(&[
@@ -170,7 +167,6 @@ impl Config {
                         "images",
                         "log_level",
                         "qemu_bin",
-                        "vhost_device_vsock_bin",
                         "vm_defaults",
                     ]));
                 }

@@ -4,9 +4,11 @@
 //! directories it is asked to make.
 
 mod defaults;
+mod faults;
 mod file;
 mod paths;
 
 pub use defaults::{Host, Resolved, Source, Value};
+pub use faults::{Fault, Faults};
 pub use file::{Config, ImagesConfig, LogLevel, VmDefaults};
 pub use paths::{ENVIRONMENT, Paths, ensure_private_dir};

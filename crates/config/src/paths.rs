@@ -55,8 +55,6 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// Sockets and what else does not outlive a reboot.
     pub runtime_dir: PathBuf,
-    /// Where cargo installs programs.
-    pub cargo_bin: Option<PathBuf>,
     /// The value of `PATH`.
     pub search_path: Option<OsString>,
     /// The log level from the environment, which wins over the configuration file.
@@ -121,9 +119,6 @@ impl Paths {
             config_file,
             state_dir,
             runtime_dir,
-            cargo_bin: directory("CARGO_HOME")
-                .or_else(|| Some(directory("HOME")?.join(".cargo")))
-                .map(|dir| dir.join("bin")),
             search_path: set("PATH"),
             log_level,
         };

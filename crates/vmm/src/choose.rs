@@ -34,7 +34,7 @@ pub fn choose(choice: VmmChoice, facts: &Facts) -> Result<Choice> {
         );
     }
     facts.qemu.path()?;
-    facts.vhost_device_vsock.path()?;
+    facts.vsock.path()?;
     let pick = |kind, reason: String| Ok(Choice { kind, reason });
     match (choice, facts.kvm.verdict()) {
         (VmmChoice::QemuTcg, _) => {
@@ -66,7 +66,7 @@ fn unavailable(message: String) -> Error {
 pub fn driver(kind: VmmKind, facts: &Facts) -> Result<Box<dyn Driver>> {
     let programs = Programs {
         qemu: facts.qemu.path()?.to_owned(),
-        vhost_device_vsock: facts.vhost_device_vsock.path()?.to_owned(),
+        vsock: facts.vsock.path()?.to_owned(),
     };
     Ok(Box::new(Qemu::new(programs, kind)))
 }
@@ -85,7 +85,7 @@ mod tests {
                 live,
             },
             qemu: ProgramFacts::Found("/usr/bin/qemu-system-x86_64".into()),
-            vhost_device_vsock: ProgramFacts::Found("/usr/bin/vhost-device-vsock".into()),
+            vsock: ProgramFacts::Found("/usr/lib/banger/banger-vsock".into()),
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
             ..works.clone()
         };
         let no_vsock = Facts {
-            vhost_device_vsock: missing,
+            vsock: missing,
             ..works
         };
         for facts in [no_qemu, no_vsock] {

@@ -137,6 +137,7 @@ mod tests {
             arg0,
             args,
             stdin: Stdio::from(input.try_clone().unwrap()),
+            stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied: true,
         }
@@ -155,8 +156,16 @@ mod tests {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
 
         let vmm = stand_in(qemu::QEMU, qemu::argv_for_tests(&whole), &input);
-        let vsock = stand_in(qemu::VSOCK, qemu::vsock_args(&whole.runtime_dir), &input);
-        let lonely = stand_in(qemu::VSOCK, qemu::vsock_args(&half.runtime_dir), &input);
+        let vsock = stand_in(
+            qemu::VSOCK,
+            qemu::vsock_args(&whole.runtime_dir, &whole.console_log),
+            &input,
+        );
+        let lonely = stand_in(
+            qemu::VSOCK,
+            qemu::vsock_args(&half.runtime_dir, &half.console_log),
+            &input,
+        );
         // The same arguments under another program's name, and another root: not ours.
         let debugger = stand_in("strace", qemu::argv_for_tests(&whole), &input);
         let other = stand_in(qemu::QEMU, qemu::argv_for_tests(&elsewhere), &input);
@@ -199,7 +208,7 @@ mod tests {
         let root = Path::new("/run/banger/vm");
         let claimed = |runtime_dir: &str| {
             let mut raw = qemu::VSOCK.as_bytes().to_vec();
-            for arg in qemu::vsock_args(Path::new(runtime_dir)) {
+            for arg in qemu::vsock_args(Path::new(runtime_dir), Path::new("/x")) {
                 raw.push(0);
                 raw.extend_from_slice(arg.as_bytes());
             }

@@ -17,8 +17,8 @@ use crate::{KvmFacts, Search};
 const ARCH: &str = "x86_64";
 /// The oldest QEMU that was tried, as major and minor number.
 const QEMU_TESTED: (u32, u32) = (7, 2);
-/// The vhost-device-vsock that was tried.
-const VSOCK_TESTED: (u32, u32) = (0, 3);
+/// The vsock program is part of this release; another one is told.
+const VSOCK_TESTED: (u32, u32) = (0, 1);
 /// How long a program may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -71,7 +71,7 @@ pub struct Facts {
     /// QEMU.
     pub qemu: ProgramFacts,
     /// The vsock program.
-    pub vhost_device_vsock: ProgramFacts,
+    pub vsock: ProgramFacts,
 }
 
 impl Facts {
@@ -81,7 +81,7 @@ impl Facts {
             arch: std::env::consts::ARCH.to_owned(),
             kvm: kvm::look(),
             qemu: ProgramFacts::new(search.qemu()),
-            vhost_device_vsock: ProgramFacts::new(search.vhost_device_vsock()),
+            vsock: ProgramFacts::new(search.vsock()),
         }
     }
 
@@ -118,7 +118,7 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
         cpu,
         kvm,
         program_check("qemu", QEMU, &facts.qemu, QEMU_TESTED),
-        program_check(VSOCK, VSOCK, &facts.vhost_device_vsock, VSOCK_TESTED),
+        program_check(VSOCK, VSOCK, &facts.vsock, VSOCK_TESTED),
     ]
 }
 
@@ -230,7 +230,7 @@ mod tests {
                 "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)",
                 Some(("7.2.22", (7, 2))),
             ),
-            ("vhost-device-vsock 0.3.0", Some(("0.3.0", (0, 3)))),
+            ("banger-vsock 0.1.0", Some(("0.1.0", (0, 1)))),
             ("QEMU emulator version 10.0.50", Some(("10.0.50", (10, 0)))),
             ("no version here", None),
             ("v1", None),

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use banger_model::{Code, Error, Result, VmId, VmmKind};
 
-use crate::machine::{agent_socket, boot_socket, vhost_socket};
+use crate::machine::{agent_socket, boot_socket};
 use crate::process::Process;
 
 /// How long a killed process may take to disappear: the kernel frees a big guest's memory in
 /// that time even on a busy host.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the vsock program may take to end by itself after the VMM: it writes down what the
+/// guest said last.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One of the processes of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ impl Part {
     fn noun(self) -> &'static str {
         match self {
             Part::Vmm => "the VMM",
-            Part::Vsock => "vhost-device-vsock",
+            Part::Vsock => "banger-vsock",
         }
     }
 }
@@ -166,13 +169,36 @@ impl Instance {
         Ok(Ended { part, status })
     }
 
+    /// Sends a signal to the VMM alone; one that has ended is fine. What the VMM makes of it is
+    /// its own business: [`Instance::exited`] tells when it has ended, and [`Instance::kill`]
+    /// ends the rest.
+    ///
+    /// # Errors
+    /// `vmm_failed` when the signal cannot be sent.
+    pub fn send_signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let Some(vmm) = self.main() else {
+            return Ok(());
+        };
+        vmm.send(signal).map_err(|source| {
+            let message = format!("cannot send a signal to the VMM of VM {}", self.id);
+            Error::new(Code::VmmFailed, message).because(source)
+        })
+    }
+
     /// Ends every process, waits for them and removes their sockets. Doing it again is fine.
     ///
     /// # Errors
     /// `vmm_failed` naming every step that failed; the other steps were still taken.
     pub async fn kill(&self) -> Result<()> {
-        let mut failures = self.send_kills();
+        let mut failures = Vec::new();
         for (part, process) in &self.processes {
+            if *part == Part::Vsock && self.kind.is_some() {
+                let last_words = tokio::time::timeout(LAST_WORDS, process.ended());
+                if matches!(last_words.await, Ok(Ok(_))) {
+                    continue;
+                }
+            }
+            failures.extend(send_kill(*part, process));
             match tokio::time::timeout(KILL_TIMEOUT, process.ended()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
@@ -186,8 +212,16 @@ impl Instance {
 
     /// [`Instance::kill`] for callers outside an async runtime.
     pub(crate) fn kill_blocking(&self) -> Result<()> {
-        let mut failures = self.send_kills();
+        let mut failures = Vec::new();
         for (part, process) in &self.processes {
+            if *part == Part::Vsock
+                && self.kind.is_some()
+                && matches!(process.wait_until(Instant::now() + LAST_WORDS), Ok(true))
+            {
+                process.reap();
+                continue;
+            }
+            failures.extend(send_kill(*part, process));
             match process.wait_until(Instant::now() + KILL_TIMEOUT) {
                 Ok(true) => drop(process.reap()),
                 Ok(false) => failures.push(still_runs(*part, process)),
@@ -197,20 +231,10 @@ impl Instance {
         self.finish(failures)
     }
 
-    fn send_kills(&self) -> Vec<String> {
-        self.processes
-            .iter()
-            .filter_map(|(part, process)| {
-                let error = process.send_kill().err()?;
-                Some(format!("{} cannot be killed: {error}", part.noun()))
-            })
-            .collect()
-    }
-
     /// Removes the sockets once nothing makes them again, and reports everything that failed.
     fn finish(&self, mut failures: Vec<String>) -> Result<()> {
         let dir = &self.runtime_dir;
-        for socket in [vhost_socket(dir), agent_socket(dir), boot_socket(dir)] {
+        for socket in [agent_socket(dir), boot_socket(dir)] {
             match std::fs::remove_file(&socket) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     failures.push(format!("cannot remove `{}`: {error}", socket.display()));
@@ -230,6 +254,11 @@ impl Instance {
             ),
         ))
     }
+}
+
+fn send_kill(part: Part, process: &Process) -> Option<String> {
+    let error = process.send_kill().err()?;
+    Some(format!("{} cannot be killed: {error}", part.noun()))
 }
 
 fn still_runs(part: Part, process: &Process) -> String {
@@ -254,6 +283,7 @@ mod tests {
             arg0: "sleep",
             args: vec!["1000".into()],
             stdin: std::process::Stdio::null(),
+            stdout: None,
             log: &std::fs::File::create("/dev/null").unwrap(),
             tied: true,
         }
@@ -296,11 +326,7 @@ mod tests {
     async fn killing_removes_the_sockets_and_may_be_repeated() {
         let scratch = Scratch::new();
         let instance = instance(&scratch);
-        let sockets = [
-            vhost_socket(scratch.path()),
-            agent_socket(scratch.path()),
-            boot_socket(scratch.path()),
-        ];
+        let sockets = [agent_socket(scratch.path()), boot_socket(scratch.path())];
         for socket in &sockets {
             drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
         }
@@ -319,11 +345,11 @@ mod tests {
         let scratch = Scratch::new();
         let instance = instance(&scratch);
         // Something that `unlink` refuses.
-        std::fs::create_dir(vhost_socket(scratch.path())).unwrap();
+        std::fs::create_dir(agent_socket(scratch.path())).unwrap();
         std::fs::write(boot_socket(scratch.path()), "").unwrap();
         let error = instance.kill().await.unwrap_err();
         assert_eq!(error.code(), Code::VmmFailed);
-        assert!(error.message().contains("vhost.sock"), "{error}");
+        assert!(error.message().contains("agent.sock"), "{error}");
         assert!(!boot_socket(scratch.path()).exists());
         assert!(
             instance

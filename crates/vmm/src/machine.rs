@@ -19,7 +19,8 @@ pub struct Machine {
     /// A private directory for sockets, [`runtime_dir`] of the id: it is how the processes are
     /// found again.
     pub runtime_dir: PathBuf,
-    /// Where the guest's serial console goes.
+    /// Where the guest's serial console goes: the newest 4 to 8 MiB of it, the older half in a
+    /// file whose name ends in `.1`.
     pub console_log: PathBuf,
     /// Where the VMM's own messages go.
     pub vmm_log: PathBuf,
@@ -84,11 +85,6 @@ pub fn agent_socket(runtime_dir: &Path) -> PathBuf {
 /// listen on it before.
 pub fn boot_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("agent.sock_1023")
-}
-
-/// The socket between the VMM and the vsock program.
-pub(crate) fn vhost_socket(runtime_dir: &Path) -> PathBuf {
-    runtime_dir.join("vhost.sock")
 }
 
 /// The guest's device for the disk at `index`: `/dev/vda` for the first.

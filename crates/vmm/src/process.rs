@@ -43,7 +43,9 @@ pub(crate) struct Detached<'a> {
     pub(crate) arg0: &'a str,
     pub(crate) args: Vec<OsString>,
     pub(crate) stdin: Stdio,
-    /// Takes standard output and standard error.
+    /// Standard output; the log when absent.
+    pub(crate) stdout: Option<Stdio>,
+    /// Takes standard error.
     pub(crate) log: &'a File,
     /// Whether it must not outlive the calling thread.
     pub(crate) tied: bool,
@@ -52,6 +54,10 @@ pub(crate) struct Detached<'a> {
 impl Detached<'_> {
     pub(crate) fn spawn(self) -> Result<Process> {
         let output = |log: &File| log.try_clone().at("duplicate the log", self.program);
+        let stdout = match self.stdout {
+            Some(stdout) => stdout,
+            None => output(self.log)?.into(),
+        };
         let mut command = Command::new(self.program);
         command
             .arg0(self.arg0)
@@ -59,7 +65,7 @@ impl Detached<'_> {
             .env_clear()
             .current_dir("/")
             .stdin(self.stdin)
-            .stdout(output(self.log)?)
+            .stdout(stdout)
             .stderr(output(self.log)?);
         let tied = self.tied;
         // SAFETY: between fork and exec the closure makes system calls only: it allocates
@@ -164,7 +170,12 @@ impl Process {
 
     /// Sends SIGKILL; a process that has ended is fine.
     pub(crate) fn send_kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+        self.send(Signal::KILL)
+    }
+
+    /// Sends a signal; a process that has ended is fine.
+    pub(crate) fn send(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -231,6 +242,7 @@ mod tests {
             arg0: program,
             args: args.iter().map(OsString::from).collect(),
             stdin: Stdio::null(),
+            stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied,
         }
@@ -283,6 +295,7 @@ mod tests {
             arg0: "sh",
             args: vec!["-c".into(), script.into()],
             stdin: Stdio::null(),
+            stdout: None,
             log: &log,
             tied: false,
         }
@@ -303,6 +316,7 @@ mod tests {
             arg0: "qemu",
             args: Vec::new(),
             stdin: Stdio::null(),
+            stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied: false,
         }

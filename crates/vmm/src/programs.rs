@@ -8,18 +8,14 @@ use banger_model::{Code, Error, Result};
 
 use crate::qemu::{QEMU, VSOCK};
 
-/// Where to look: a path from the configuration alone when it names one; else beside the
-/// running executable, in `../lib/banger`, in `PATH`, and where cargo installs programs.
+/// Where to look: for QEMU at the path from the configuration alone when it names one, else in
+/// `PATH`; for banger's own programs in `../lib/banger` of the running executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
     /// QEMU, when the configuration names it.
     pub qemu_bin: Option<PathBuf>,
-    /// vhost-device-vsock, when the configuration names it.
-    pub vhost_device_vsock_bin: Option<PathBuf>,
     /// The value of `PATH`.
     pub path: Option<OsString>,
-    /// Where cargo installs programs.
-    pub cargo_bin: Option<PathBuf>,
     /// The directory of the running executable.
     pub exe_dir: Option<PathBuf>,
 }
@@ -30,35 +26,7 @@ impl Search {
     /// # Errors
     /// `missing_program` with how to install it.
     pub fn qemu(&self) -> Result<PathBuf> {
-        self.find(
-            QEMU,
-            self.qemu_bin.as_deref(),
-            "qemu_bin",
-            "sudo apt-get install qemu-system-x86",
-        )
-    }
-
-    /// The vsock program.
-    ///
-    /// # Errors
-    /// `missing_program` with how to install it.
-    pub fn vhost_device_vsock(&self) -> Result<PathBuf> {
-        self.find(
-            VSOCK,
-            self.vhost_device_vsock_bin.as_deref(),
-            "vhost_device_vsock_bin",
-            "cargo install vhost-device-vsock",
-        )
-    }
-
-    fn find(
-        &self,
-        name: &str,
-        configured: Option<&Path>,
-        key: &str,
-        install: &str,
-    ) -> Result<PathBuf> {
-        if let Some(path) = configured {
+        if let Some(path) = &self.qemu_bin {
             if path.is_absolute() && is_executable(path) {
                 return Ok(path.to_owned());
             }
@@ -66,26 +34,37 @@ impl Search {
                 Code::MissingProgram,
                 format!("`{}` is not an executable file", path.display()),
             )
-            .hint(format!(
-                "correct `{key}` in the configuration file, or remove it"
-            )));
+            .hint("correct `qemu_bin` in the configuration file, or remove it"));
         }
-        let beside = self.exe_dir.iter().flat_map(|dir| {
-            let library = dir.parent().map(|prefix| prefix.join("lib/banger"));
-            [Some(dir.clone()), library].into_iter().flatten()
-        });
         let path = self.path.iter().flat_map(std::env::split_paths);
-        beside
-            .chain(path)
-            .chain(self.cargo_bin.clone())
-            // A relative entry would depend on the directory banger is called from.
-            .filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(name))
+        // A relative entry would depend on the directory banger is called from.
+        path.filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(QEMU))
             .find(|file| is_executable(file))
             .ok_or_else(|| {
-                Error::new(Code::MissingProgram, format!("`{name}` is not installed"))
-                    .hint(format!("install it: `{install}`"))
+                Error::new(Code::MissingProgram, format!("`{QEMU}` is not installed"))
+                    .hint("install it: `sudo apt-get install qemu-system-x86`")
             })
+    }
+
+    /// The vsock program, which is installed with banger.
+    ///
+    /// # Errors
+    /// `missing_program` with how to repair the installation.
+    pub fn vsock(&self) -> Result<PathBuf> {
+        let prefix = self.exe_dir.as_deref().and_then(Path::parent);
+        let file = prefix
+            .unwrap_or(Path::new("/"))
+            .join("lib/banger")
+            .join(VSOCK);
+        if is_executable(&file) {
+            return Ok(file);
+        }
+        Err(Error::new(
+            Code::MissingProgram,
+            format!("`{}`, a part of banger, is missing", file.display()),
+        )
+        .hint("install banger again: `make install`, or `make build` in its source tree"))
     }
 }
 
@@ -95,7 +74,7 @@ pub struct Programs {
     /// QEMU.
     pub qemu: PathBuf,
     /// The vsock program.
-    pub vhost_device_vsock: PathBuf,
+    pub vsock: PathBuf,
 }
 
 impl Programs {
@@ -106,7 +85,7 @@ impl Programs {
     pub fn find(search: &Search) -> Result<Programs> {
         Ok(Programs {
             qemu: search.qemu()?,
-            vhost_device_vsock: search.vhost_device_vsock()?,
+            vsock: search.vsock()?,
         })
     }
 }
@@ -133,44 +112,34 @@ mod tests {
     fn the_first_executable_in_order_wins() {
         let scratch = Scratch::new();
         let dir = |name: &str| scratch.path().join(name);
-        let mut search = Search {
+        let search = Search {
             path: Some(std::env::join_paths([dir("p1"), dir("p2")]).unwrap()),
-            cargo_bin: Some(dir("cargo")),
-            exe_dir: Some(dir("prefix/bin")),
             ..Search::default()
         };
         let error = search.qemu().unwrap_err();
         assert_eq!(error.code(), Code::MissingProgram);
-        assert!(
-            error
-                .hint_text()
-                .unwrap()
-                .contains("apt-get install qemu-system-x86")
-        );
-        let error = search.vhost_device_vsock().unwrap_err();
-        assert!(
-            error
-                .hint_text()
-                .unwrap()
-                .contains("cargo install vhost-device-vsock")
-        );
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains("apt-get install qemu-system-x86"), "{hint}");
         assert!(Programs::find(&search).is_err());
+        program(&dir("p1"), QEMU, 0o644);
+        let second = program(&dir("p2"), QEMU, 0o755);
+        assert_eq!(search.qemu().unwrap(), second, "not executable is skipped");
+    }
 
-        let cargo = program(&dir("cargo"), VSOCK, 0o755);
-        assert_eq!(search.vhost_device_vsock().unwrap(), cargo);
-        program(&dir("p1"), VSOCK, 0o644);
-        let second = program(&dir("p2"), VSOCK, 0o755);
-        assert_eq!(
-            search.vhost_device_vsock().unwrap(),
-            second,
-            "not executable is skipped"
-        );
-        let library = program(&dir("prefix/lib/banger"), VSOCK, 0o755);
-        assert_eq!(search.vhost_device_vsock().unwrap(), library);
-        let beside = program(&dir("prefix/bin"), VSOCK, 0o755);
-        assert_eq!(search.vhost_device_vsock().unwrap(), beside);
-        search.vhost_device_vsock_bin = Some(second.clone());
-        assert_eq!(search.vhost_device_vsock().unwrap(), second);
+    #[test]
+    fn our_own_program_is_never_one_from_the_search_path() {
+        let scratch = Scratch::new();
+        program(scratch.path(), VSOCK, 0o755);
+        let search = Search {
+            path: Some(scratch.path().into()),
+            exe_dir: Some(scratch.path().join("prefix/bin")),
+            ..Search::default()
+        };
+        let error = search.vsock().unwrap_err();
+        assert_eq!(error.code(), Code::MissingProgram);
+        assert!(error.hint_text().unwrap().contains("make install"));
+        let ours = program(&scratch.path().join("prefix/lib/banger"), VSOCK, 0o755);
+        assert_eq!(search.vsock().unwrap(), ours);
     }
 
     #[test]

@@ -55,7 +55,6 @@ fn settings(paths: &Paths) -> Result<Vec<Setting>> {
     let config = Config::load(&paths.config_file)?;
     for (key, path) in [
         ("qemu_bin", config.qemu_bin),
-        ("vhost_device_vsock_bin", config.vhost_device_vsock_bin),
     ] {
         if let Some(path) = path {
             settings.push(setting(key, path.display().to_string(), "config"));

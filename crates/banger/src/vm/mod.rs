@@ -174,7 +174,7 @@ mod tests {
                 live: LiveBoot::NotTried,
             },
             qemu: ProgramFacts::Found("/qemu".into()),
-            vhost_device_vsock: ProgramFacts::Found("/vsock".into()),
+            vsock: ProgramFacts::Found("/vsock".into()),
         };
         let absent = || facts(DeviceAccess::Absent, Some("vmx"));
         let unproven = || facts(DeviceAccess::Opens { api_version: 12 }, Some("vmx"));

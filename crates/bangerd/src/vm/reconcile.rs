@@ -147,7 +147,7 @@ async fn adopt(context: &Arc<Context>, row: &VmRow, instance: Arc<Instance>) -> 
     let asked = tokio::time::timeout(ANSWER_WITHIN, banger_guest_api::client::info(&agent));
     match asked.await {
         Ok(Ok(info)) => {
-            tracing::info!(vm = %row.name, pid = instance.pid(), "adopted");
+            tracing::info!(vm = %row.name, pids = ?instance.pids(), "adopted");
             First::Running(Up { instance, info })
         }
         Ok(Err(_)) | Err(_) => First::Watch(instance),

@@ -15,7 +15,6 @@ fn every_key_is_optional_and_read() {
         r#"
         default_image = "debian-bookworm"
         qemu_bin = "/opt/qemu"
-        vhost_device_vsock_bin = "/opt/vsock"
         log_level = "debug"
 
         [vm_defaults]
@@ -44,7 +43,6 @@ fn every_key_is_optional_and_read() {
         },
         default_image: Some("debian-bookworm".parse().unwrap()),
         qemu_bin: Some("/opt/qemu".into()),
-        vhost_device_vsock_bin: Some("/opt/vsock".into()),
         log_level: Some(LogLevel::Debug),
         images: ImagesConfig {
             mirror: Some("http://localhost/debian".into()),
@@ -67,8 +65,7 @@ fn every_mistake_is_named_with_file_line_and_key() {
         ("qemu_bin = \"~/qemu\"", "qemu_bin"),
         ("qemu_bin = \"\"", "qemu_bin"),
         ("qemu_bin = true", "qemu_bin"),
-        ("vhost_device_vsock_bin = \"./x\"", "vhost_device_vsock_bin"),
-        ("vhost_device_vsock_bin = 1.5", "vhost_device_vsock_bin"),
+        ("qemu_bin = 1.5", "qemu_bin"),
         ("log_level = \"loud\"", "log_level"),
         ("log_level = 3", "log_level"),
         ("vm_defaults = 3", "vm_defaults"),

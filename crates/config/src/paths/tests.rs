@@ -26,10 +26,6 @@ fn directories_follow_the_xdg_rules() {
         paths.daemon_socket(),
         Path::new("/run/user/1000/banger/bangerd.sock")
     );
-    assert_eq!(
-        paths.cargo_bin.as_deref(),
-        Some(Path::new("/home/u/.cargo/bin"))
-    );
     assert_eq!(paths.log_level, None);
 
     let without = resolve_with(&[("HOME", "/home/u")], false).unwrap();
@@ -48,7 +44,6 @@ fn directories_follow_the_xdg_rules() {
     assert_eq!(xdg.config_file, Path::new("/c/banger/config.toml"));
     assert_eq!(xdg.state_dir, Path::new("/s/banger"));
     assert_eq!(xdg.runtime_dir, Path::new("/r/banger"));
-    assert_eq!(xdg.cargo_bin.as_deref(), Some(Path::new("/cargo/bin")));
     assert_eq!(xdg.search_path.as_deref(), Some(OsStr::new("/bin")));
     assert_eq!(xdg.log_level, Some(LogLevel::Debug));
 

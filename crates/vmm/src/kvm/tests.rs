@@ -34,7 +34,7 @@ impl Bench {
                 live: LiveBoot::NotTried,
             },
             qemu: ProgramFacts::Found(program),
-            vhost_device_vsock: ProgramFacts::Found("/x".into()),
+            vsock: ProgramFacts::Found("/x".into()),
         };
         Bench { scratch, facts }
     }

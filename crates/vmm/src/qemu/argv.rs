@@ -4,7 +4,8 @@
 //!   through the host's page cache and the guest's flushes become `fdatasync`, so what the
 //!   guest has synced is on the disk. Discards reach the sparse file. Images are locked, so
 //!   that no second VM can write to the same disk.
-//! - The connection to the vsock program is standard input: it was made before QEMU started.
+//! - The connections to the vsock program were made before QEMU started: the device's is standard
+//!   input, the serial port's is standard output.
 //! - No monitor, no default devices, no configuration files; a seccomp filter that denies new
 //!   privileges, new programs and changes of scheduling.
 //! - The runtime directory is the machine's name: it is how the process is found again.
@@ -39,7 +40,7 @@ pub(super) fn argv(machine: &Machine, kind: VmmKind, counter: Option<Counter>) -
     args.pair("-kernel", &machine.kernel);
     args.pair("-initrd", &machine.initramfs);
     args.pair("-append", kernel_args(kind, counter));
-    console(&mut args, &machine.console_log);
+    console(&mut args, "socket,id=console,fd=1".into());
     args.pair("-chardev", "socket,id=vsock,fd=0");
     args.pair("-device", "vhost-user-vsock-device,chardev=vsock");
     for (index, disk) in machine.disks.iter().enumerate() {
@@ -65,7 +66,7 @@ pub(super) fn probe_argv(kernel: &Path, initramfs: &Path, console_log: &Path) ->
     args.pair("-initrd", initramfs);
     let append = kernel_args(VmmKind::QemuKvm, None) + " banger.probe";
     args.pair("-append", append);
-    console(&mut args, console_log);
+    console(&mut args, option("file,id=console,path=", console_log));
     args.0
 }
 
@@ -125,8 +126,8 @@ fn kernel_args(kind: VmmKind, counter: Option<Counter>) -> String {
     args
 }
 
-fn console(args: &mut Args, log: &Path) {
-    args.pair("-chardev", option("file,id=console,path=", log));
+fn console(args: &mut Args, chardev: OsString) {
+    args.pair("-chardev", chardev);
     args.pair("-serial", "chardev:console");
 }
 

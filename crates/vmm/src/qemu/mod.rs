@@ -1,10 +1,8 @@
-//! The QEMU driver: the `microvm` machine, with vsock carried by vhost-device-vsock.
+//! The QEMU driver: the `microvm` machine, with `banger-vsock` beside it.
 //!
-//! vhost-device-vsock 0.3.0, as measured: it makes `agent.sock`, then `vhost.sock` (4 ms after
-//! it was started, mode by umask), and serves VMMs one after the other for ever: it does not
-//! end with QEMU, so whoever ends one ends both. When only the second socket cannot be made it
-//! tries again without pause and logs each time, so it must not be left alone before it serves.
-//! It needs no particular context id: the id is private to the one guest.
+//! That program (`crates/vsock`) carries vsock between the guest and unix sockets and keeps the
+//! serial console. The two are connected by socket pairs made before either is started, so
+//! neither waits for the other, and each ends when the other does.
 
 mod argv;
 mod clock;
@@ -31,9 +29,9 @@ pub(crate) use vsock::args as vsock_args;
 /// The name QEMU runs under, whatever its file is called: [`crate::find_all`] looks for it.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// The name the vsock program runs under.
-pub(crate) const VSOCK: &str = "vhost-device-vsock";
+pub(crate) const VSOCK: &str = "banger-vsock";
 
-/// QEMU's `microvm` machine with vhost-device-vsock.
+/// QEMU's `microvm` machine with `banger-vsock`.
 #[derive(Clone, Debug)]
 pub struct Qemu {
     programs: Programs,
@@ -56,7 +54,7 @@ impl Driver for Qemu {
         machine.validate()?;
         let args = argv::argv(machine, self.kind, clock::counter());
         let log = create_log(&machine.vmm_log)?;
-        let vsock = vsock::start(&self.programs.vhost_device_vsock, machine, &log)?;
+        let vsock = vsock::start(&self.programs.vsock, machine, &log)?;
         // From here on the instance undoes what was done.
         let mut instance = Instance::new(
             machine.id.clone(),
@@ -64,8 +62,16 @@ impl Driver for Qemu {
             None,
             vec![(Part::Vsock, vsock.process)],
         );
-        let stdin = Stdio::from(OwnedFd::from(vsock.stream));
-        match spawn(&self.programs.qemu, args, stdin, &log, false) {
+        let qemu = Detached {
+            program: &self.programs.qemu,
+            arg0: QEMU,
+            args,
+            stdin: OwnedFd::from(vsock.vhost).into(),
+            stdout: Some(OwnedFd::from(vsock.serial).into()),
+            log: &log,
+            tied: false,
+        };
+        match qemu.spawn() {
             Ok(process) => instance.add(Part::Vmm, process, Some(self.kind)),
             Err(error) => {
                 if let Err(undo) = instance.kill_blocking() {
@@ -79,24 +85,6 @@ impl Driver for Qemu {
     }
 }
 
-fn spawn(
-    program: &Path,
-    args: Vec<std::ffi::OsString>,
-    stdin: Stdio,
-    log: &File,
-    tied: bool,
-) -> Result<Process> {
-    Detached {
-        program,
-        arg0: QEMU,
-        args,
-        stdin,
-        log,
-        tied,
-    }
-    .spawn()
-}
-
 /// Starts a guest that only says whether it reached user space, for the live probe. It has no
 /// vsock, no disk and no network, and ends with the calling thread.
 pub(crate) fn spawn_probe(
@@ -107,7 +95,16 @@ pub(crate) fn spawn_probe(
     log: &Path,
 ) -> Result<Process> {
     let args = argv::probe_argv(kernel, initramfs, console);
-    spawn(program, args, Stdio::null(), &create_log(log)?, true)
+    Detached {
+        program,
+        arg0: QEMU,
+        args,
+        stdin: Stdio::null(),
+        stdout: None,
+        log: &create_log(log)?,
+        tied: true,
+    }
+    .spawn()
 }
 
 /// A private log, empty: each boot starts it afresh.

@@ -111,13 +111,9 @@ pub(super) fn spawn(vms: &Arc<Vms>, row: VmRow, first: First) -> Arc<Shared> {
     };
     let shared = Shared::new(&row, &files, state);
     let (inbox, messages) = mpsc::unbounded_channel();
-    vms.add(Handle {
-        shared: shared.clone(),
-        inbox,
-    });
     let grace = row.ephemeral.then(|| Instant::now() + GRACE);
     let span = tracing::info_span!("vm", vm = %row.name);
-    let owner = Owner {
+    let mut owner = Owner {
         vms: vms.clone(),
         context: context.clone(),
         shared: shared.clone(),
@@ -132,7 +128,13 @@ pub(super) fn spawn(vms: &Arc<Vms>, row: VmRow, first: First) -> Arc<Shared> {
         grace,
         stopping: false,
     };
-    context.tasks.spawn(owner.run(first).instrument(span));
+    // What is shown is whole before anybody can see it.
+    span.in_scope(|| owner.begin_first(first));
+    vms.add(Handle {
+        shared: shared.clone(),
+        inbox,
+    });
+    context.tasks.spawn(owner.run().instrument(span));
     shared
 }
 
@@ -156,8 +158,7 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(mut self, first: First) {
-        self.begin_first(first);
+    async fn run(mut self) {
         self.own().await;
         // What came too late is answered all the same.
         self.messages.close();
