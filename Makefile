@@ -61,10 +61,14 @@ agent:
 	$(CARGO) build --locked -p banger-agent $(AGENT_FLAGS)
 	install -D -m 0755 $(TARGET_DIR)/$(AGENT_TARGET)/agent/banger-agent $(TARGET_DIR)/lib/banger/banger-agent
 
-# Misbehaves in a guest, for the tests of what the host does about it.
+# For the tests of what the host does: an agent that misbehaves, and one that speaks the previous
+# protocol. The agent itself is built again last, so that its file is always the real one.
 .PHONY: bad-agent
 bad-agent:
 	$(CARGO) build --locked -p banger-bad-agent $(AGENT_FLAGS)
+	$(CARGO) build --locked -p banger-agent --features protocol-1 $(AGENT_FLAGS)
+	cd $(TARGET_DIR)/$(AGENT_TARGET)/agent && cp banger-agent banger-agent-protocol-1
+	$(MAKE) --no-print-directory agent
 
 .PHONY: deps
 deps: ## Installs the system packages that running and testing need

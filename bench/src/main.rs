@@ -5,6 +5,7 @@
 //! figures. `BANGER_BENCH_N` changes the number of runs (default 20).
 
 mod floor;
+mod life;
 mod stats;
 mod subject;
 
@@ -16,9 +17,6 @@ use stats::{Row, Series};
 
 /// How much goes through a session's standard input and back, in bytes.
 const STREAM: usize = 256 << 20;
-
-/// How much of it may be unanswered by the echo, in bytes.
-const ECHO_WINDOW: usize = 192 << 10;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -88,6 +86,8 @@ async fn main() -> Result<()> {
     ));
     subject.banger(&["vm", "delete", "bench"]);
 
+    rows.extend(life::measure(&subject, n));
+
     eprintln!("banger version ({calls})");
     let mut version = Series::default();
     for _ in 0..calls {
@@ -128,24 +128,15 @@ async fn agent_runs_true(socket: &std::path::Path) -> Result<()> {
 }
 
 /// Seconds for [`STREAM`] bytes to the agent's echo and back.
-///
-/// Less than [`ECHO_WINDOW`] is on its way at any time: an echo that cannot write does not
-/// read, and with both directions full the vsock program stalls.
 async fn raw_echo(socket: &std::path::Path, block: &[u8]) -> Result<f64> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let stream = client::open(socket, Request::Echo).await?;
     let (mut read, mut write) = stream.into_split();
-    let window = tokio::sync::Semaphore::new(ECHO_WINDOW);
     let begun = Instant::now();
     let send = async {
         let mut left = STREAM;
         while left > 0 {
-            let piece = left.min(ECHO_WINDOW / 3);
-            let room = window
-                .acquire_many(piece as u32)
-                .await
-                .expect("an open window");
-            room.forget();
+            let piece = left.min(block.len());
             write
                 .write_all(&block[..piece])
                 .await
@@ -159,7 +150,6 @@ async fn raw_echo(socket: &std::path::Path, block: &[u8]) -> Result<f64> {
         while left > 0 {
             let got = read.read(&mut buffer).await.expect("receive from the echo");
             assert!(got > 0, "the echo ended early");
-            window.add_permits(got);
             left -= got;
         }
     };

@@ -78,6 +78,15 @@ impl Row {
         }
     }
 
+    /// A figure for which nothing is promised.
+    pub(crate) fn figure(what: &str, unit: &str, a: &Series) -> Row {
+        Row {
+            promise: "-".into(),
+            kept: true,
+            ..Row::absolute(what, unit, a, f64::INFINITY)
+        }
+    }
+
     /// Below `limit`, without a floor.
     pub(crate) fn absolute(what: &str, unit: &str, a: &Series, limit: f64) -> Row {
         Row {

@@ -67,7 +67,15 @@ fn killed_while_sessions_close(w: &World) {
     w.banger(["vm", "run", "-d", "--name", "lives"]).ok();
     let before = w.vm("lives");
     for round in 0..10 {
-        let mut session = w.start(["vm", "exec", "lives", "--", "sh", "-c", "echo up >&2; exit 4"]);
+        let mut session = w.start([
+            "vm",
+            "exec",
+            "lives",
+            "--",
+            "sh",
+            "-c",
+            "echo up >&2; exit 4",
+        ]);
         session.wait_for_stderr("up");
         kill_daemon(w);
         let now = w.vm("lives");

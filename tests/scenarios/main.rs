@@ -5,14 +5,19 @@
 //! `BANGER_TEST_BASE=keep` to keep that base between runs while developing.
 
 mod boot;
+mod crash;
 mod daemon;
 mod errors;
+mod faults;
+mod hostile;
 mod images;
 mod lifecycle;
+mod reach;
 mod run;
 mod signals;
 mod stdio;
 mod tty;
+mod verbs;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,12 +32,17 @@ pub(crate) type Scenario = (&'static str, fn(&World));
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let base = Arc::new(Base::locate(env!("CARGO_TARGET_TMPDIR")));
-    let groups: [(&[Scenario], Ground); 9] = [
+    let groups: [(&[Scenario], Ground); 14] = [
         (run::SCENARIOS, World::new),
         (stdio::SCENARIOS, World::new),
         (tty::SCENARIOS, World::new),
         (signals::SCENARIOS, World::new),
         (lifecycle::SCENARIOS, World::new),
+        (verbs::SCENARIOS, World::new),
+        (reach::SCENARIOS, World::new),
+        (crash::SCENARIOS, World::new),
+        (faults::SCENARIOS, World::new),
+        (hostile::SCENARIOS, World::new),
         (boot::SCENARIOS, World::new),
         (daemon::SCENARIOS, World::new),
         (errors::SCENARIOS, World::new),

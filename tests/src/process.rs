@@ -89,8 +89,50 @@ pub struct Running {
     stdin: Option<thread::JoinHandle<()>>,
     stdout: thread::JoinHandle<Vec<u8>>,
     stderr: thread::JoinHandle<Vec<u8>>,
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
+    lines: mpsc::Receiver<(Output, String)>,
+    seen: Vec<(Output, String)>,
+}
+
+/// Where a command writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Out,
+    Err,
+}
+
+/// How much of an output is looked at line by line; the rest, of commands that write megabytes,
+/// is only kept.
+const WATCHED: usize = 1 << 20;
+
+/// Keeps all a command writes and tells its lines.
+fn collect(
+    output: Output,
+    mut pipe: impl Read + Send + 'static,
+    lines: mpsc::Sender<(Output, String)>,
+) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let (mut all, mut line, mut buffer) = (Vec::new(), Vec::new(), [0; 64 << 10]);
+        loop {
+            let n = pipe.read(&mut buffer).expect("read what a command writes");
+            if n == 0 {
+                return all;
+            }
+            all.extend_from_slice(&buffer[..n]);
+            if all.len() > WATCHED {
+                continue;
+            }
+            for &byte in &buffer[..n] {
+                if byte == b'\n' {
+                    let text = String::from_utf8_lossy(&line).into_owned();
+                    // Nobody may be listening for lines.
+                    drop(lines.send((output, text)));
+                    line.clear();
+                } else {
+                    line.push(byte);
+                }
+            }
+        }
+    })
 }
 
 impl Running {
@@ -112,34 +154,11 @@ impl Running {
             // The command may end without reading everything: that is its business.
             thread::spawn(move || drop(pipe.write_all(&bytes)))
         });
-        let mut out = child.stdout.take().expect("piped");
-        let stdout = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            out.read_to_end(&mut bytes).expect("read standard output");
-            bytes
-        });
-        let mut err = child.stderr.take().expect("piped");
         let (sender, lines) = mpsc::channel();
-        let stderr = thread::spawn(move || {
-            let (mut all, mut line, mut buffer) = (Vec::new(), Vec::new(), [0; 4096]);
-            loop {
-                let n = err.read(&mut buffer).expect("read standard error");
-                if n == 0 {
-                    break;
-                }
-                all.extend_from_slice(&buffer[..n]);
-                for &byte in &buffer[..n] {
-                    if byte == b'\n' {
-                        // Nobody may be listening for lines.
-                        drop(sender.send(String::from_utf8_lossy(&line).into_owned()));
-                        line.clear();
-                    } else {
-                        line.push(byte);
-                    }
-                }
-            }
-            all
-        });
+        let out = child.stdout.take().expect("piped");
+        let err = child.stderr.take().expect("piped");
+        let stdout = collect(Output::Out, out, sender.clone());
+        let stderr = collect(Output::Err, err, sender);
         Running {
             child,
             begun,
@@ -162,20 +181,46 @@ impl Running {
         kill_process(self.pid(), signal).expect("signal the command");
     }
 
+    /// Sends it SIGINT, as Ctrl-C does.
+    #[track_caller]
+    pub fn interrupt(self) -> Self {
+        self.signal(Signal::INT);
+        self
+    }
+
     /// Waits until a line of its standard error contains `text`.
     #[track_caller]
     pub fn wait_for_stderr(&mut self, text: &str) {
+        self.wait_for(&[Output::Err], text);
+    }
+
+    /// Waits until a line of its standard output contains `text`.
+    #[track_caller]
+    pub fn wait_for_stdout(&mut self, text: &str) {
+        self.wait_for(&[Output::Out], text);
+    }
+
+    /// Waits until a line of either output contains `text`.
+    #[track_caller]
+    pub fn wait_for_output(&mut self, text: &str) {
+        self.wait_for(&[Output::Out, Output::Err], text);
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, outputs: &[Output], text: &str) {
+        let found =
+            |(output, line): &(Output, String)| outputs.contains(output) && line.contains(text);
         loop {
             match self.lines.recv_timeout(LIMIT) {
                 Ok(line) => {
-                    let found = line.contains(text);
+                    let found = found(&line);
                     self.seen.push(line);
                     if found {
                         return;
                     }
                 }
                 Err(_) => panic!(
-                    "no line with {text:?} on standard error, only {:#?}",
+                    "no line with {text:?} on {outputs:?}, only {:#?}",
                     self.seen
                 ),
             }

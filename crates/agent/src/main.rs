@@ -7,11 +7,21 @@
 //! image's init, or the reaper in `boot::pid1`.
 
 mod boot;
+mod copy;
+mod dial;
 mod exec;
 mod failure;
+mod listeners;
+mod relay;
 mod server;
 mod shutdown;
 mod socket;
+mod stats;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod users;
 mod wait_boot;
 
 use std::process::ExitCode;

@@ -17,13 +17,20 @@ use vsock::{VMADDR_CID_HOST, VsockListener};
 
 use crate::failure::{self, Step};
 use crate::socket::Socket;
-use crate::{exec, shutdown, wait_boot};
+use crate::{copy, dial, exec, listeners, shutdown, stats, wait_boot};
 
 /// The first argument of the agent's own process.
 pub(crate) const SUBCOMMAND: &str = "serve";
 /// Its name. systemd spares processes whose name begins with `@` when it kills everything at
 /// the end of a shutdown, so that the agent sees the guest down.
 pub(crate) const PROCESS_NAME: &str = "@banger-agent";
+
+/// The newest protocol this agent speaks.
+pub(crate) const PROTOCOL: u32 = if cfg!(feature = "protocol-1") {
+    1
+} else {
+    PROTOCOL_VERSION
+};
 
 const MAX_CONNECTIONS: usize = 256;
 /// How long a connection may take to say what it is for.
@@ -163,6 +170,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 impl Server {
     pub(crate) fn new(init: Option<String>) -> Self {
+        Server::speaking(PROTOCOL, init)
+    }
+
+    /// A server that knows nothing newer than this protocol.
+    pub(crate) fn speaking(protocol: u32, init: Option<String>) -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let kernel = rustix::system::uname()
             .release()
@@ -170,7 +182,7 @@ impl Server {
             .into_owned();
         Server {
             info: Info {
-                version: PROTOCOL_VERSION,
+                version: protocol,
                 agent_release: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.unwrap_or_default().trim().to_owned(),
                 kernel,
@@ -207,17 +219,29 @@ impl Server {
         })
     }
 
+    /// Knows a request its protocol does not have no more than the release that spoke it did.
+    fn known(&self, open: Open) -> io::Result<Open> {
+        if open.request.since().0 <= self.info.version {
+            return Ok(open);
+        }
+        let request = serde_json::to_value(&open.request)?;
+        let name = request["type"].as_str().unwrap_or_default();
+        let known = "`info`, `exec`, `echo`, `wait_boot`, `shutdown`";
+        let unknown = format!("unknown variant `{name}`, expected one of {known}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, unknown))
+    }
+
     fn connection(&self, mut socket: Socket, slot: Slot) -> io::Result<()> {
         socket.set_timeout(Some(OPEN_TIMEOUT))?;
         let Some(first) = frame::read(&mut socket)? else {
             return Ok(());
         };
-        let open: Open = match first.parse() {
+        let open = match first.parse().and_then(|open| self.known(open)) {
             Ok(open) => open,
             Err(unknown) => {
                 socket.send(&error(format!(
-                    "agent {} (protocol {PROTOCOL_VERSION}) does not know this request: {unknown}",
-                    self.info.agent_release
+                    "agent {} (protocol {}) does not know this request: {unknown}",
+                    self.info.agent_release, self.info.version
                 )))?;
                 socket.linger(LINGER);
                 return Ok(());
@@ -232,12 +256,16 @@ impl Server {
                 Ok(()) => Reply::Done,
                 Err(message) => error(message),
             },
-            // Becomes real with the parts that carry them out.
-            Request::Dial(_)
-            | Request::Listeners
-            | Request::Stats
-            | Request::CopyIn(_)
-            | Request::CopyOut(_) => error("not carried out yet".to_owned()),
+            Request::Dial(request) => return dial::serve(socket, &request),
+            Request::CopyIn(request) => return copy::receive(socket, &request),
+            Request::CopyOut(request) => return copy::send(socket, &request),
+            Request::Listeners => Reply::Listeners {
+                listeners: listeners::list(),
+            },
+            Request::Stats => match stats::gather() {
+                Ok(stats) => Reply::Stats(stats),
+                Err(message) => error(message),
+            },
             Request::Shutdown => {
                 rustix::fs::sync();
                 socket.send(&Reply::Done)?;

@@ -17,6 +17,7 @@ use crate::exit::{Exit, Owner};
 use crate::image::ImageCommand;
 use crate::kernel::KernelCommand;
 use crate::man::ManArgs;
+use crate::ssh::{SshConfigArgs, SshProxyArgs};
 use crate::ui::{self, Format};
 use crate::version::VersionArgs;
 use crate::vm::VmCommand;
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    SshConfig(SshConfigArgs),
+    #[command(hide = true)]
+    SshProxy(SshProxyArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
     #[command(hide = true)]
@@ -94,6 +98,8 @@ impl Command {
     pub(crate) fn owner_of_stdout(&self) -> Owner {
         match self {
             Command::Vm(command) => command.owner_of_stdout(),
+            Command::Daemon(command) => command.owner_of_stdout(),
+            Command::SshProxy(_) => Owner::Ssh,
             _ => Owner::Banger,
         }
     }
@@ -178,9 +184,10 @@ fn value_error(error: &clap::Error) -> Option<Error> {
         Some(ContextValue::String(name)) => name.split_whitespace().next().unwrap_or_default(),
         _ => "",
     };
-    let message = match cause.message().contains(argument) {
-        true => cause.chain(),
-        false => format!("{argument}: {}", cause.chain()),
+    // Of a positional argument there is only the place-holder, which says nothing.
+    let message = match argument.starts_with('-') && !cause.message().contains(argument) {
+        true => format!("{argument}: {}", cause.chain()),
+        false => cause.chain(),
     };
     let mut told = Error::new(cause.code(), message);
     if let Some(hint) = cause.hint_text() {
@@ -217,12 +224,15 @@ fn asks_for_json(args: &[OsString]) -> bool {
 /// Whom standard output would have belonged to had the line parsed.
 fn guess_owner(args: &[OsString]) -> Owner {
     let words: Vec<_> = our_words(args).collect();
-    match words
-        .windows(2)
-        .any(|pair| pair == ["vm", "run"] || pair == ["vm", "exec"])
-    {
-        true => Owner::Guest,
-        false => Owner::Banger,
+    let has = |command: [&str; 2]| words.windows(2).any(|pair| pair == command);
+    if has(["vm", "run"]) || has(["vm", "exec"]) {
+        Owner::Guest
+    } else if has(["vm", "ssh"]) || words.first() == Some(&OsStr::new("ssh-proxy")) {
+        Owner::Ssh
+    } else if has(["vm", "logs"]) || has(["daemon", "logs"]) {
+        Owner::Text
+    } else {
+        Owner::Banger
     }
 }
 

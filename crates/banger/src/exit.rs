@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `vm run`, `vm exec` | the guest command's own code; 128+n when signal n ended it; 125 when banger failed; 126 when the guest could not execute the command, 127 when it has none of that name |
+//! | `vm ssh` | those of ssh, which are the command's; 255 when ssh or banger failed |
 //! | every other command | 0 success, 1 failure |
 //! | a command line that does not parse | 2, for every command: 125 is for what fails after parsing |
 //! | ended by signal n, or by the reader of our output (SIGPIPE) | 128+n |
@@ -18,6 +19,10 @@ pub(crate) enum Owner {
     Banger,
     /// The command in the guest: not one byte of ours.
     Guest,
+    /// OpenSSH, or the command it runs in the guest.
+    Ssh,
+    /// Lines that are handed on as they are: an error is none of them.
+    Text,
 }
 
 /// What the program ends with.
@@ -33,6 +38,9 @@ impl Exit {
     pub(crate) const USAGE: Exit = Exit(2);
     /// banger failed before or while the guest's command ran.
     pub(crate) const BANGER_FAILED: Exit = Exit(125);
+
+    /// ssh failed, or banger before it.
+    pub(crate) const SSH_FAILED: Exit = Exit(255);
 
     /// The guest command's own code. Whatever the guest says, only eight bits exist.
     pub(crate) fn guest(code: i32) -> Exit {
@@ -57,9 +65,13 @@ impl Exit {
             (Owner::Guest, Class::User | Class::Config | Class::Environment | Class::Internal) => {
                 Exit::BANGER_FAILED
             }
-            (Owner::Banger, Class::User | Class::Config | Class::Environment | Class::Internal) => {
-                Exit::FAILURE
+            (Owner::Ssh, Class::User | Class::Config | Class::Environment | Class::Internal) => {
+                Exit::SSH_FAILED
             }
+            (
+                Owner::Banger | Owner::Text,
+                Class::User | Class::Config | Class::Environment | Class::Internal,
+            ) => Exit::FAILURE,
         }
     }
 
@@ -93,7 +105,10 @@ mod tests {
                 guest,
                 "{code:?}"
             );
-            assert_eq!(Exit::for_error(&error, Owner::Banger).code(), 1, "{code:?}");
+            assert_eq!(Exit::for_error(&error, Owner::Ssh).code(), 255, "{code:?}");
+            for owner in [Owner::Banger, Owner::Text] {
+                assert_eq!(Exit::for_error(&error, owner).code(), 1, "{code:?}");
+            }
         }
     }
 

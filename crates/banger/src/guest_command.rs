@@ -136,7 +136,7 @@ impl clap::builder::TypedValueParser for WorkdirParser {
 }
 
 /// Runs one of our parsers the way clap runs its own.
-fn typed<T: Clone + Send + Sync + 'static>(
+pub(crate) fn typed<T: Clone + Send + Sync + 'static>(
     command: &clap::Command,
     argument: Option<&clap::Arg>,
     value: &OsStr,

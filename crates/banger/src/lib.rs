@@ -9,6 +9,8 @@
 //! - `cli`: the command tree and what happens to a line that does not parse
 //! - `ui`: tables, JSON, errors, progress
 //! - `connect`: reaching the daemon
+//! - `logs`: files that grow
+//! - `ssh`: OpenSSH to machines
 //! - `session`: one command in a guest, with its terminal, streams and signals
 //! - `exit`: exit codes
 
@@ -20,14 +22,17 @@ mod daemon;
 mod doctor;
 mod environment;
 mod exit;
+mod forwarding;
 mod guest_command;
 mod image;
 mod kernel;
+mod logs;
 mod man;
 mod operation;
 pub mod reference;
 mod session;
 mod signals;
+mod ssh;
 mod ui;
 mod version;
 mod vm;
@@ -72,6 +77,8 @@ fn dispatch(ui: &Ui, cli: Cli) -> Result<Exit, Failure> {
         Command::Daemon(command) => daemon::dispatch(ui, command),
         Command::Doctor(args) => block_on(doctor::cmd_doctor(ui, args)),
         Command::Config(command) => config::dispatch(ui, command),
+        Command::SshConfig(args) => ssh::cmd_ssh_config(ui, args),
+        Command::SshProxy(args) => block_on(ssh::cmd_ssh_proxy(ui, args)),
         Command::Completion(args) => completion::cmd_completion(ui, args),
         Command::Version(args) => version::cmd_version(ui, args),
         Command::Man(args) => man::cmd_man(ui, args),

@@ -130,6 +130,30 @@ pub(crate) async fn for_each(
 ) -> Result<Exit> {
     names.sort_unstable();
     names.dedup();
+    match run_all(ui, client, names.clone(), doing, on_signal, begin).await? {
+        Ok((results, interrupted)) => {
+            let exit = exit_of(&results, interrupted);
+            report(ui, &names, results)?;
+            Ok(exit)
+        }
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// What became of each machine, and the signal that came meanwhile.
+type Outcomes = (Vec<Result<Operation>>, Option<Signal>);
+
+/// Begins the operations, side by side, and waits for all. The results are in the order of the
+/// sorted names. The inner error is the exit code when the user does not want to wait.
+pub(crate) async fn run_all(
+    ui: &Ui,
+    client: &Client,
+    mut names: Vec<String>,
+    doing: &str,
+    on_signal: OnSignal,
+    begin: impl AsyncFn(&Client, &str) -> Result<Operation>,
+) -> Result<Result<Outcomes, Exit>> {
+    names.sort_unstable();
     let mut signals = Signals::listen()?;
     let progress = RefCell::new(Progress::new(ui));
     if names.len() > 1 {
@@ -160,7 +184,7 @@ pub(crate) async fn for_each(
                 if let Some(first) = interrupted.replace(signal) {
                     progress.borrow_mut().clear();
                     ui.say("not waiting any longer; the daemon goes on");
-                    return Ok(Exit::signal(Signal::number(first)));
+                    return Ok(Err(Exit::signal(Signal::number(first))));
                 }
                 if on_signal == OnSignal::Cancel {
                     progress.borrow_mut().say("cancelling");
@@ -176,16 +200,21 @@ pub(crate) async fn for_each(
         }
     };
     progress.borrow_mut().clear();
+    Ok(Ok((results, interrupted)))
+}
+
+/// The exit code of several operations.
+pub(crate) fn exit_of(results: &[Result<Operation>], interrupted: Option<Signal>) -> Exit {
     let failed = results.iter().any(Result::is_err);
-    report(ui, &names, results)?;
-    Ok(match interrupted {
+    match interrupted {
         Some(signal) if failed => Exit::signal(signal.number()),
         _ if failed => Exit::FAILURE,
         _ => Exit::SUCCESS,
-    })
+    }
 }
 
-fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>) -> Result<()> {
+/// Prints what went well as data and what did not as errors, or both as one JSON list.
+pub(crate) fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>) -> Result<()> {
     if ui.format() == Format::Json {
         let reports: Vec<_> = names
             .iter()

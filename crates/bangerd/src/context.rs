@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::disks::{FileSystemTools, Templates};
+use crate::failpoint;
 use crate::flight::Flights;
 use crate::keys::{self, SshKey};
 use crate::layout::{self, Layout};
@@ -109,7 +110,8 @@ impl Context {
     ) -> Result<T> {
         let context = self.clone();
         let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || span.in_scope(|| work(&context)))
+        let work = failpoint::carry(move || span.in_scope(|| work(&context)));
+        tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::internal("a piece of work was given up").because(error))?
     }

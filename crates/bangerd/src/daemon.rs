@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use banger_config::{Config, Host, Paths, Resolved};
+use banger_config::{Config, Faults, Host, Paths, Resolved};
 use banger_model::{Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ use crate::layout::Layout;
 use crate::lock::StateLock;
 use crate::server::{self, Api, PrivateSocket};
 use crate::vm::{self, Vms};
-use crate::{log, starter};
+use crate::{failpoint, log, starter};
 
 /// How long work in progress may take to end when the daemon stops. What does not is settled
 /// by the next daemon.
@@ -85,6 +85,7 @@ async fn live(foreground: bool) -> Result<()> {
 
 async fn start(foreground: bool) -> Result<(StateLock, PrivateSocket, Api)> {
     let paths = Paths::from_env()?;
+    failpoint::arm(Faults::from_env()?);
     let config = Config::load(&paths.config_file)?;
     let level = Resolved::new(&config, Host::measure(), paths.log_level)?.log_level;
     let layout = Layout::new(&paths);

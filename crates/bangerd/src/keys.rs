@@ -9,6 +9,8 @@ use banger_model::{Code, Error, IoContext, Result};
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
+use crate::failpoint;
+
 /// A key pair in the forms in which it is used.
 #[derive(Clone)]
 pub(crate) struct SshKey {
@@ -117,6 +119,7 @@ pub(crate) fn generate(comment: &str) -> Result<SshKey> {
 /// `io` or `no_space`.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let staged = path.with_added_extension("part");
+    failpoint::hit("write a private file")?;
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -128,6 +131,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .at("write", &staged)?;
+    failpoint::hit("rename a private file")?;
     fs::rename(&staged, path).at("create", path)
 }
 

@@ -8,6 +8,7 @@ mod console;
 mod context;
 mod daemon;
 mod disks;
+mod failpoint;
 mod flight;
 mod keys;
 mod layout;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::failpoint::Scope;
 use crate::random;
 
 /// How many finished operations are remembered.
@@ -64,6 +65,7 @@ impl Operations {
             id,
             entry,
             span,
+            scope: Scope::new(word(kind)),
             ended: false,
         })
     }
@@ -91,8 +93,12 @@ impl Operations {
             | OperationKind::SetVm
             | OperationKind::DeleteVm => Err(Error::new(
                 Code::Conflict,
-                "stopping and deleting a VM cannot be cancelled",
-            )),
+                format!(
+                    "an operation `{}` cannot be cancelled",
+                    word(operation.kind)
+                ),
+            )
+            .hint("wait for its end")),
             OperationKind::CreateVm
             | OperationKind::StartVm
             | OperationKind::RestartVm
@@ -130,6 +136,21 @@ impl Operations {
     }
 }
 
+/// The word for a kind, as in JSON.
+pub(crate) fn word(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::CreateVm => "create-vm",
+        OperationKind::StartVm => "start-vm",
+        OperationKind::StopVm => "stop-vm",
+        OperationKind::RestartVm => "restart-vm",
+        OperationKind::KillVm => "kill-vm",
+        OperationKind::SetVm => "set-vm",
+        OperationKind::DeleteVm => "delete-vm",
+        OperationKind::PullImage => "pull-image",
+        OperationKind::PullKernel => "pull-kernel",
+    }
+}
+
 /// An operation in progress: whoever holds it does the work and must say how it ended. One
 /// that is dropped without that, because the work panicked, ends as an internal error.
 #[derive(Debug)]
@@ -138,6 +159,7 @@ pub(crate) struct Running {
     id: String,
     entry: Entry,
     span: Span,
+    scope: Scope,
     ended: bool,
 }
 
@@ -155,6 +177,11 @@ impl Running {
     /// The span that puts the operation's id on log lines.
     pub(crate) fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// The scope in which its failpoints are counted.
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// The operation as it is now.
@@ -337,9 +364,14 @@ mod tests {
             (OperationKind::StartVm, true),
             (OperationKind::PullImage, true),
             (OperationKind::PullKernel, true),
+            (OperationKind::RestartVm, true),
             (OperationKind::StopVm, false),
+            (OperationKind::KillVm, false),
+            (OperationKind::SetVm, false),
             (OperationKind::DeleteVm, false),
         ] {
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(json, format!("\"{}\"", word(kind)));
             let running = begin(&operations, kind);
             assert_eq!(operations.cancel(running.id()).is_ok(), can, "{kind:?}");
             assert_eq!(running.cancel_token().is_cancelled(), can, "{kind:?}");

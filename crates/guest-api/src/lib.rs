@@ -13,6 +13,8 @@
 //! is self-describing: an older peer ignores fields it does not know. Everything that comes
 //! from the guest is hostile: lengths are bounded before anything is allocated.
 
+#[cfg(feature = "archive")]
+pub mod archive;
 mod boot;
 mod bytes;
 #[cfg(feature = "client")]
@@ -28,6 +30,8 @@ pub use copy::{CopyEvent, CopyIn, CopyOut, ROOT as COPY_ROOT};
 pub use exec::{Exec, ExecEvent, ExecInput, TtySize};
 pub use guest::{Dial, DiskUse, Listener, Stats, Transport};
 
+#[cfg(feature = "archive")]
+pub use archive::Copied;
 use serde::{Deserialize, Serialize};
 
 /// The vsock port the agent listens on in the guest.
@@ -40,6 +44,8 @@ pub const BOOT_PORT: u32 = 1023;
 /// Version 2 added [`Request::Dial`], [`Request::Listeners`], [`Request::Stats`],
 /// [`Request::CopyIn`] and [`Request::CopyOut`].
 pub const PROTOCOL_VERSION: u32 = 2;
+/// The most sockets that [`Reply::Listeners`] names, so that it fits into a frame.
+pub const MAX_LISTENERS: usize = 1024;
 /// How much standard input may be on its way without the agent's acknowledgement, in bytes.
 ///
 /// The agent buffers at most this much, so control frames never wait behind input that the
@@ -75,7 +81,7 @@ pub enum Request {
     Shutdown,
     /// Connects to a port in the guest. Answers [`Reply::Done`]; every byte after that frame,
     /// in both directions, is the connection's own, without frames. Each side ends its half by
-    /// shutting down its direction.
+    /// shutting down its direction. Answers [`Reply::NothingListens`] when that is so.
     Dial(Dial),
     /// Answers [`Reply::Listeners`]: what the guest listens on.
     Listeners,
@@ -115,9 +121,11 @@ pub enum Reply {
     Info(Info),
     /// What the guest listens on.
     Listeners {
-        /// In order of transport and port.
+        /// In order of transport and port; the first [`MAX_LISTENERS`] of them.
         listeners: Vec<Listener>,
     },
+    /// Nothing in the guest accepts connections on the port, even after the wait.
+    NothingListens,
     /// What the guest uses.
     Stats(Stats),
     /// The request is refused or failed.
@@ -141,4 +149,17 @@ pub struct Info {
     /// The init system that was started: its path, or absent when the agent's own is PID 1.
     #[serde(default)]
     pub init: Option<String>,
+}
+
+/// Text from the other side, made fit for a terminal: no control characters, nothing that turns
+/// the direction of writing, and no end.
+#[cfg(any(feature = "archive", feature = "client"))]
+fn tame(text: &str) -> String {
+    const MAX: usize = 500;
+    let harmless = |c: char| match c {
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.chars().take(MAX).map(harmless).collect()
 }

@@ -11,7 +11,7 @@ mod schema;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use banger_model::{Code, Digest, DiskStrategy, Error, Result, VmId, VmName};
+use banger_model::{Code, Digest, DiskStrategy, Error, Result, VmId, VmName, VmSpec};
 use rusqlite::{Connection, named_params};
 
 use error::failed;
@@ -110,6 +110,28 @@ impl Store {
         )
     }
 
+    /// Records why a VM stopped, or that there is nothing to say about it.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such VM.
+    pub fn set_stop_reason(&self, id: &VmId, reason: Option<&str>) -> Result<()> {
+        self.update(
+            "UPDATE vms SET stop_reason = :reason WHERE id = :id",
+            id,
+            named_params! { ":id": id.as_str(), ":reason": reason },
+        )
+    }
+
+    /// Records what a VM is asked to be: processors, memory, the size of its disk and its
+    /// network, all of them or none. The rest of a specification never changes.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such VM.
+    pub fn set_spec(&self, id: &VmId, spec: &VmSpec) -> Result<()> {
+        let changed = row::update_spec(&self.connection(), id, spec);
+        self.found(changed, id)
+    }
+
     /// Removes a VM; one that is not there is fine.
     ///
     /// # Errors
@@ -161,11 +183,13 @@ impl Store {
     }
 
     fn update(&self, sql: &str, id: &VmId, params: &[(&str, &dyn rusqlite::ToSql)]) -> Result<()> {
-        let changed = self
-            .connection()
-            .execute(sql, params)
-            .map_err(|error| failed("change a VM in", &self.path, error))?;
-        match changed {
+        let changed = self.connection().execute(sql, params);
+        self.found(changed, id)
+    }
+
+    /// What a change of one row came to.
+    fn found(&self, changed: rusqlite::Result<usize>, id: &VmId) -> Result<()> {
+        match changed.map_err(|error| failed("change a VM in", &self.path, error))? {
             0 => Err(Error::new(Code::NotFound, format!("there is no VM `{id}`"))),
             _ => Ok(()),
         }

@@ -51,6 +51,8 @@ pub struct VmRow {
     pub intent: Intent,
     /// Why its removal failed.
     pub broken_reason: Option<String>,
+    /// Why it stopped last, when that needs saying; meaningless while it runs.
+    pub stop_reason: Option<String>,
     /// When it was made, RFC 3339 in UTC.
     pub created_at: String,
 }
@@ -62,20 +64,40 @@ pub(crate) fn strategy_word(strategy: DiskStrategy) -> &'static str {
     }
 }
 
+/// A size as SQLite keeps it. Its integers are signed; validated sizes are far below the limit.
+fn size(size: ByteSize) -> rusqlite::Result<i64> {
+    i64::try_from(size.as_bytes())
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// Writes what may change of a specification; says how many rows there are for the VM.
+pub(crate) fn update_spec(
+    connection: &Connection,
+    id: &VmId,
+    spec: &VmSpec,
+) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE vms SET vcpus = :vcpus, memory = :memory, disk_size = :disk_size, nat = :nat
+         WHERE id = :id",
+        named_params! {
+            ":id": id.as_str(),
+            ":vcpus": spec.vcpus,
+            ":memory": size(spec.memory)?,
+            ":disk_size": size(spec.disk_size)?,
+            ":nat": spec.nat,
+        },
+    )
+}
+
 pub(crate) fn insert(connection: &Connection, vm: &VmRow) -> rusqlite::Result<()> {
-    // SQLite's integers are signed; validated sizes are far below the limit.
-    let size = |size: ByteSize| {
-        i64::try_from(size.as_bytes())
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-    };
     connection
         .execute(
             "INSERT INTO vms (id, name, image, kernel, vcpus, memory, disk_size, overlay_size, nat,
                  vmm, image_digest, kernel_digest, strategy, machine_id, ephemeral, intent,
-                 broken_reason, created_at)
+                 broken_reason, stop_reason, created_at)
              VALUES (:id, :name, :image, :kernel, :vcpus, :memory, :disk_size, :overlay_size, :nat,
                  :vmm, :image_digest, :kernel_digest, :strategy, :machine_id, :ephemeral, :intent,
-                 :broken_reason, :created_at)",
+                 :broken_reason, :stop_reason, :created_at)",
             named_params! {
                 ":id": vm.id.as_str(),
                 ":name": vm.name.as_str(),
@@ -94,6 +116,7 @@ pub(crate) fn insert(connection: &Connection, vm: &VmRow) -> rusqlite::Result<()
                 ":ephemeral": vm.ephemeral,
                 ":intent": vm.intent.word(),
                 ":broken_reason": vm.broken_reason,
+                ":stop_reason": vm.stop_reason,
                 ":created_at": vm.created_at,
             },
         )
@@ -135,6 +158,7 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<VmRow> {
         ephemeral: get(row, "ephemeral")?,
         intent: parse_intent(&text("intent")?)?,
         broken_reason: get(row, "broken_reason")?,
+        stop_reason: get(row, "stop_reason")?,
         created_at: text("created_at")?,
     })
 }

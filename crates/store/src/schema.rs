@@ -16,28 +16,31 @@ use rusqlite_migration::{M, Migrations};
 use crate::error::failed;
 
 /// The steps from nothing to the present schema.
-pub(crate) const MIGRATIONS: &[M<'static>] = &[M::up(
-    "CREATE TABLE vms (
-        id            TEXT    NOT NULL PRIMARY KEY,
-        name          TEXT    NOT NULL UNIQUE,
-        image         TEXT    NOT NULL,
-        kernel        TEXT    NOT NULL,
-        vcpus         INTEGER NOT NULL,
-        memory        INTEGER NOT NULL,
-        disk_size     INTEGER NOT NULL,
-        overlay_size  INTEGER NOT NULL,
-        nat           INTEGER NOT NULL,
-        vmm           TEXT    NOT NULL,
-        image_digest  TEXT,
-        kernel_digest TEXT,
-        strategy      TEXT,
-        machine_id    TEXT    NOT NULL,
-        ephemeral     INTEGER NOT NULL,
-        intent        TEXT    NOT NULL CHECK (intent IN ('creating', 'present', 'deleting')),
-        broken_reason TEXT,
-        created_at    TEXT    NOT NULL
-    ) STRICT;",
-)];
+pub(crate) const MIGRATIONS: &[M<'static>] = &[
+    M::up(
+        "CREATE TABLE vms (
+            id            TEXT    NOT NULL PRIMARY KEY,
+            name          TEXT    NOT NULL UNIQUE,
+            image         TEXT    NOT NULL,
+            kernel        TEXT    NOT NULL,
+            vcpus         INTEGER NOT NULL,
+            memory        INTEGER NOT NULL,
+            disk_size     INTEGER NOT NULL,
+            overlay_size  INTEGER NOT NULL,
+            nat           INTEGER NOT NULL,
+            vmm           TEXT    NOT NULL,
+            image_digest  TEXT,
+            kernel_digest TEXT,
+            strategy      TEXT,
+            machine_id    TEXT    NOT NULL,
+            ephemeral     INTEGER NOT NULL,
+            intent        TEXT    NOT NULL CHECK (intent IN ('creating', 'present', 'deleting')),
+            broken_reason TEXT,
+            created_at    TEXT    NOT NULL
+        ) STRICT;",
+    ),
+    M::up("ALTER TABLE vms ADD COLUMN stop_reason TEXT;"),
+];
 
 /// Opens a database and brings it up to date with these migrations.
 pub(crate) fn open(path: &Path, migrations: &[M<'static>]) -> Result<Connection> {

@@ -30,6 +30,7 @@ fn row(id: u8, name: &str) -> VmRow {
         ephemeral: true,
         intent: Intent::Creating,
         broken_reason: None,
+        stop_reason: None,
         created_at: format!("2026-11-20T10:00:{id:02}Z"),
     }
 }
@@ -63,6 +64,13 @@ fn rows_round_trip_and_survive_reopening() {
             .unwrap();
         store.set_intent(&first.id, Intent::Deleting).unwrap();
         store.set_broken(&first.id, "the disk is on fire").unwrap();
+        store.set_stop_reason(&first.id, Some("killed")).unwrap();
+        first.stop_reason = Some("killed".into());
+        first.spec.vcpus = 4;
+        first.spec.memory = ByteSize::gib(1);
+        first.spec.disk_size = ByteSize::gib(9);
+        first.spec.nat = !first.spec.nat;
+        store.set_spec(&first.id, &first.spec).unwrap();
         first.image_digest = Some(image);
         first.kernel_digest = Some(kernel);
         first.strategy = Some(DiskStrategy::Overlay);
@@ -134,16 +142,26 @@ fn a_name_has_exactly_one_winner() {
     assert_eq!(store.all().unwrap().len(), 20);
 }
 
+/// The present schema and one more step.
+fn with_another(step: &'static str) -> Vec<M<'static>> {
+    schema::MIGRATIONS
+        .iter()
+        .cloned()
+        .chain([M::up(step)])
+        .collect()
+}
+
+/// The number of the present schema.
+fn present() -> u32 {
+    u32::try_from(schema::MIGRATIONS.len()).unwrap()
+}
+
 #[test]
 fn an_older_database_is_copied_and_brought_up_to_date() {
     let (_dir, path) = ground();
     let vm = row(1, "old");
     Store::open(&path).unwrap().insert(&vm).unwrap();
-    let newer: Vec<M<'static>> = schema::MIGRATIONS
-        .iter()
-        .cloned()
-        .chain([M::up("ALTER TABLE vms ADD COLUMN colour TEXT;")])
-        .collect();
+    let newer = with_another("ALTER TABLE vms ADD COLUMN colour TEXT;");
     let connection = schema::open(&path, &newer).unwrap();
     let (name, colour): (String, Option<String>) = connection
         .query_row("SELECT name, colour FROM vms", [], |row| {
@@ -152,27 +170,78 @@ fn an_older_database_is_copied_and_brought_up_to_date() {
         .unwrap();
     assert_eq!((name.as_str(), colour), ("old", None));
     // The copy opens with the release that wrote it, and holds everything.
-    let backup = schema::backup_path(&path, 1);
+    let backup = schema::backup_path(&path, present());
     assert_eq!(Store::open(&backup).unwrap().all().unwrap(), [vm]);
 }
 
 #[test]
-fn a_failed_migration_leaves_the_database_as_it_was() {
+fn a_database_of_the_first_schema_becomes_a_present_one() {
+    let (_dir, path) = ground();
+    let first = schema::open(&path, &schema::MIGRATIONS[..1]).unwrap();
+    first
+        .execute_batch(
+            "INSERT INTO vms VALUES ('010101010101', 'old', 'debian-bookworm', 'debian-6.1', 3,
+                 805306368, 17592186044416, 8589934592, 1, 'qemu-tcg', NULL, NULL, NULL,
+                 '0123456789abcdef0123456789abcdef', 1, 'present', NULL,
+                 '2026-11-20T10:00:01Z');",
+        )
+        .unwrap();
+    drop(first);
+    let expected = VmRow {
+        image_digest: None,
+        strategy: None,
+        intent: Intent::Present,
+        ..row(1, "old")
+    };
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.all().unwrap(), [expected]);
+    drop(store);
+    let backup = schema::backup_path(&path, 1);
+    let old: u32 = schema::open(&backup, &schema::MIGRATIONS[..1])
+        .unwrap()
+        .query_row("SELECT count(*) FROM vms", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(old, 1);
+}
+
+#[test]
+fn a_migration_that_fails_at_any_statement_leaves_the_database_as_it_was() {
     let (_dir, path) = ground();
     let vm = row(1, "old");
     Store::open(&path).unwrap().insert(&vm).unwrap();
-    let broken: Vec<M<'static>> = schema::MIGRATIONS
-        .iter()
-        .cloned()
-        .chain([M::up(
-            "ALTER TABLE vms ADD COLUMN colour TEXT; CREATE NONSENSE;",
-        )])
-        .collect();
-    assert_eq!(
-        schema::open(&path, &broken).unwrap_err().code(),
-        Code::Store
-    );
-    assert_eq!(Store::open(&path).unwrap().all().unwrap(), [vm]);
+    let before = std::fs::read(&path).unwrap();
+    for broken in [
+        "CREATE NONSENSE;",
+        "ALTER TABLE vms ADD COLUMN colour TEXT; CREATE NONSENSE;",
+        "UPDATE vms SET name = 'new'; ALTER TABLE vms DROP COLUMN nat; CREATE NONSENSE;",
+        "DROP TABLE vms; CREATE TABLE vms (id TEXT) STRICT; INSERT INTO vms VALUES (x'00');",
+    ] {
+        let error = schema::open(&path, &with_another(broken)).unwrap_err();
+        assert_eq!(error.code(), Code::Store, "{broken}");
+        assert!(error.message().contains("banger.db"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{broken}");
+        // The release that wrote it works on, and so does the copy that was made of it.
+        for file in [&path, &schema::backup_path(&path, present())] {
+            let rows = Store::open(file).unwrap().all().unwrap();
+            assert_eq!(rows, std::slice::from_ref(&vm), "{broken}");
+        }
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_on_the_disk() {
+    let (_dir, path) = ground();
+    let connection = schema::open(&path, schema::MIGRATIONS).unwrap();
+    let ask = |pragma: &str| -> String {
+        connection
+            .query_row(&format!("PRAGMA {pragma}"), [], |row| {
+                row.get::<_, rusqlite::types::Value>(0)
+            })
+            .map(|value| format!("{value:?}"))
+            .unwrap()
+    };
+    assert_eq!(ask("journal_mode"), "Text(\"wal\")");
+    assert_eq!(ask("synchronous"), "Integer(2)", "full");
 }
 
 #[test]
@@ -187,6 +256,7 @@ fn a_database_from_the_future_is_refused_before_any_write() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(error.code(), Code::Store);
     assert!(error.message().contains("newer release"), "{error}");
+    assert!(error.hint_text().is_some());
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

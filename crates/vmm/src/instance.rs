@@ -18,6 +18,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// guest said last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How much later than the vsock program, which ends because of it, a VMM may be seen to end.
+const TAKEN_ALONG: Duration = Duration::from_millis(500);
+
 /// One of the processes of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -142,6 +145,9 @@ impl Instance {
     /// Waits until either process has ended; at once when one is missing. The other one may
     /// still run then: call [`Instance::kill`]. May be called any number of times.
     ///
+    /// A VMM that ends takes the vsock program along, which may be seen first; the VMM is named
+    /// all the same.
+    ///
     /// # Errors
     /// `io` when the process cannot be watched.
     pub async fn exited(&self) -> Result<Ended> {
@@ -166,6 +172,16 @@ impl Instance {
         let status = status.map_err(|source| {
             Error::new(Code::Io, format!("cannot watch {}", part.noun())).because(source)
         })?;
+        let by_itself = part == Part::Vsock && status.is_none_or(|status| status.code().is_some());
+        if by_itself
+            && let Some((_, vmm)) = self.processes.iter().find(|(part, _)| *part == Part::Vmm)
+            && let Ok(Ok(status)) = tokio::time::timeout(TAKEN_ALONG, vmm.ended()).await
+        {
+            return Ok(Ended {
+                part: Part::Vmm,
+                status,
+            });
+        }
         Ok(Ended { part, status })
     }
 
@@ -320,6 +336,35 @@ mod tests {
             instance.kill().await.unwrap();
             assert!(instance.processes[1 - index].1.has_ended());
         }
+    }
+
+    #[tokio::test]
+    async fn a_vsock_program_that_the_vmm_took_along_is_not_blamed() {
+        let scratch = Scratch::new();
+        let mut instance = instance(&scratch);
+        let (_, vsock) = instance.processes.remove(1);
+        vsock.send_kill().unwrap();
+        vsock.ended().await.unwrap();
+        let ended = Detached {
+            program: Path::new("/bin/true"),
+            arg0: "true",
+            args: Vec::new(),
+            stdin: std::process::Stdio::null(),
+            stdout: None,
+            log: &std::fs::File::create("/dev/null").unwrap(),
+            tied: true,
+        }
+        .spawn()
+        .unwrap();
+        ended.ended().await.unwrap();
+        instance.processes.push((Part::Vsock, ended));
+        // Seen first, for it has ended and the VMM has not.
+        let (ended, ()) = tokio::join!(instance.exited(), async {
+            instance.processes[0].1.send_kill().unwrap();
+        });
+        let ended = ended.unwrap();
+        assert_eq!(ended.part, Part::Vmm);
+        assert_eq!(ended.status.unwrap().signal(), Some(9));
     }
 
     #[tokio::test]

@@ -1,17 +1,23 @@
 //! A guest agent that misbehaves, for tests of what the host does about it.
 //!
 //! It takes the place of `/init` in the initramfs. How it misbehaves is said by the last line
-//! of its own file, `mode=…`, which the tests append to the program.
+//! of its own file, `mode=…`, which the tests append to the program: either it never comes up
+//! ([`main`], [`lie`]), or it does and misbehaves towards every request ([`serve`]).
+
+mod serve;
 
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// The host's address on vsock, and the port it serves the boot configuration on.
 const HOST: u32 = 2;
 const BOOT_PORT: u32 = 1023;
+/// The port the agent is expected on.
+const AGENT_PORT: u32 = 1024;
+const ANYBODY: u32 = u32::MAX;
 
 fn main() {
     match mode().as_str() {
@@ -58,6 +64,10 @@ fn lie(mode: &str, mut host: File) -> io::Result<()> {
                 br#"{"type":"failed","step":"mount \u001b[31mthe root disk","message":"no"}"#;
             write_frame(&mut host, report)?;
         }
+        mode if mode.starts_with("serve-") => {
+            hello(&mut host)?;
+            serve::serve(mode, &mut host)?;
+        }
         other => println!("bad-agent: unknown mode {other:?}"),
     }
     pause();
@@ -67,7 +77,10 @@ fn lie(mode: &str, mut host: File) -> io::Result<()> {
 fn hello(host: &mut File) -> io::Result<()> {
     write_frame(host, br#"{"version":1}"#)?;
     let mut header = [0; 5];
-    host.read_exact(&mut header)
+    host.read_exact(&mut header)?;
+    // What it is told does not matter, but what is unread would make the host's end look broken.
+    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    io::copy(&mut host.take(length.into()), &mut io::sink()).map(drop)
 }
 
 fn write_frame(host: &mut File, json: &[u8]) -> io::Result<()> {
@@ -92,25 +105,64 @@ fn load_modules() -> io::Result<()> {
 }
 
 fn dial() -> io::Result<File> {
+    let socket = socket()?;
+    let (address, length) = address(HOST, BOOT_PORT);
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    let connected =
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    checked(connected)?;
+    Ok(File::from(socket))
+}
+
+fn listen(port: u32) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    let (address, length) = address(ANYBODY, port);
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    // SAFETY: a plain system call.
+    checked(unsafe { libc::listen(socket.as_raw_fd(), 128) })?;
+    Ok(socket)
+}
+
+/// A connection and the address it comes from.
+fn accept(listener: &OwnedFd) -> io::Result<(File, u32)> {
+    let (mut peer, mut length) = address(0, 0);
+    // SAFETY: the pointers describe `peer`, which outlives the call.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            (&raw mut peer).cast(),
+            &raw mut length,
+            libc::SOCK_CLOEXEC,
+        )
+    };
+    checked(fd)?;
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok((unsafe { File::from_raw_fd(fd) }, peer.svm_cid))
+}
+
+fn socket() -> io::Result<OwnedFd> {
     // SAFETY: the arguments are constants.
     let fd = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    checked(fd)?;
     // SAFETY: the descriptor was just made and belongs to nobody else.
-    let socket = unsafe { File::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn address(cid: u32, port: u32) -> (libc::sockaddr_vm, libc::socklen_t) {
     // SAFETY: all zeros is a valid address; the fields that matter are set below.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = HOST;
-    address.svm_port = BOOT_PORT;
-    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
-    // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    let connected = unsafe { libc::connect(fd, (&raw const address).cast(), length) };
-    if connected != 0 {
-        return Err(io::Error::last_os_error());
+    address.svm_cid = cid;
+    address.svm_port = port;
+    (address, size_of::<libc::sockaddr_vm>() as libc::socklen_t)
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(socket)
 }
 
 /// Does nothing for ever.

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use banger_guest_api::{BOOT_PORT, BootConfig, Hello, PROTOCOL_VERSION, frame};
+use banger_guest_api::{BOOT_PORT, BootConfig, Hello, frame};
 use vsock::{VMADDR_CID_HOST, VsockStream};
 
 use crate::failure::{Failure, Result};
+use crate::server::PROTOCOL;
 use crate::socket::Socket;
 
 /// How long the host may be away: its daemon may just be restarting.
@@ -43,9 +44,7 @@ fn converse() -> io::Result<(Socket, BootConfig)> {
     let stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, BOOT_PORT)?;
     let mut socket = Socket::new(OwnedFd::from(stream));
     socket.set_timeout(Some(SILENCE))?;
-    socket.send(&Hello {
-        version: PROTOCOL_VERSION,
-    })?;
+    socket.send(&Hello { version: PROTOCOL })?;
     let frame = frame::read(&mut socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let config = frame.parse()?;
     Ok((socket, config))

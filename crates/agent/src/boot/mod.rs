@@ -14,6 +14,7 @@
 
 mod dial;
 mod files;
+mod grow;
 mod handover;
 mod identity;
 mod kernel;

@@ -16,6 +16,7 @@ use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
 };
 
+use super::grow;
 use crate::failure::{Failure, Result, Step};
 
 const IMAGE: &str = "/mnt/image";
@@ -68,7 +69,7 @@ pub(super) fn mount_disks(config: &BootConfig) -> Result<Disks> {
 
 /// `noinit_itable`: the disks live for a day and are mostly holes, so writing empty inode tables
 /// in the background would only cost. `discard` gives deleted blocks back to the host where
-/// the device can.
+/// the device can. A writable one grows to the size of its disk.
 fn mount_ext4(device: &str, target: &str, flags: MountFlags) -> std::io::Result<()> {
     fs::create_dir_all(target)?;
     let options = if flags.contains(MountFlags::RDONLY) {
@@ -79,7 +80,11 @@ fn mount_ext4(device: &str, target: &str, flags: MountFlags) -> std::io::Result<
         c"noinit_itable"
     };
     mount(device, target, c"ext4", flags, options)
-        .map_err(|error| std::io::Error::other(format!("{device}: {error}")))
+        .map_err(|error| std::io::Error::other(format!("{device}: {error}")))?;
+    if !flags.contains(MountFlags::RDONLY) {
+        grow::to_its_disk(device, target);
+    }
+    Ok(())
 }
 
 fn can_discard(device: &str) -> bool {

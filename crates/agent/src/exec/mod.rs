@@ -1,7 +1,7 @@
 //! Running one command for one connection.
 //!
 //! `plan` decides what to execute, `spawn` executes it, `session` moves its bytes and events
-//! until it ends or the host hangs up, `users` knows who it runs as.
+//! until it ends or the host hangs up.
 //!
 //! When a command's main process has ended, its output is what had been written by then:
 //! background processes that still hold the pipes do not keep the connection open. A command
@@ -14,7 +14,6 @@ mod session;
 mod spawn;
 #[cfg(test)]
 mod tests;
-mod users;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -4,19 +4,15 @@
 //! exec a child of a threaded process must not even allocate.
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use banger_guest_api::{ByteString, Exec};
 
 use super::Refusal;
-use super::users::{self, User};
+use crate::users::{self, User};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_TERM: &str = "xterm";
-/// The guest's own files are not trusted to be of a sane size.
-const MAX_DATABASE: u64 = 4 << 20;
 
 /// A command, ready to be executed.
 #[derive(Debug)]
@@ -35,12 +31,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans `exec` with the guest's user database.
     pub(super) fn new(exec: &Exec) -> Result<Plan, Refusal> {
-        let user = users::resolve(
-            exec.user.as_deref(),
-            &read_database("/etc/passwd"),
-            &read_database("/etc/group"),
-        )
-        .map_err(Refusal::other)?;
+        let user = users::look_up(exec.user.as_deref()).map_err(Refusal::other)?;
         let env = environment(exec, &user)?;
         let (program, candidates, argv) = if exec.argv.is_empty() {
             login_shell(&user)?
@@ -76,15 +67,6 @@ impl Plan {
             env,
             workdirs,
         })
-    }
-}
-
-/// A missing or unreadable database is an empty one: root needs none.
-fn read_database(path: &str) -> String {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_DATABASE).read_to_end(&mut bytes)) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(_) => String::new(),
     }
 }
 

@@ -1,56 +1,19 @@
 //! The real server and the real client around real processes, without a guest.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::server::Server;
+use crate::socket::Socket;
+use crate::testing::{Agent, bounded, until};
 use banger_guest_api::client::{self, ExecOutput, ExecReceiver, ExecSender};
 use banger_guest_api::frame::{self, Frame, Kind};
 use banger_guest_api::{
     ByteString, Exec, ExecEvent, ExecInput, Open, PROTOCOL_VERSION, Request, STDIN_WINDOW, TtySize,
 };
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixListener;
-
-use crate::server::Server;
-use crate::socket::Socket;
-
-/// An agent behind a socket that greets like a hybrid vsock device.
-struct Agent {
-    directory: tempfile::TempDir,
-    server: Arc<Server>,
-}
 
 impl Agent {
-    fn start() -> Agent {
-        let directory = tempfile::tempdir().unwrap();
-        let server = Arc::new(Server::new(None));
-        let listener = UnixListener::bind(directory.path().join("agent.sock")).unwrap();
-        let agent = Arc::clone(&server);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut line = String::new();
-                BufReader::with_capacity(64, &mut stream)
-                    .read_line(&mut line)
-                    .await
-                    .unwrap();
-                assert_eq!(line, "CONNECT 1024\n");
-                stream.write_all(b"OK 1073741824\n").await.unwrap();
-                let stream = stream.into_std().unwrap();
-                stream.set_nonblocking(false).unwrap();
-                // Small, so that the agent often has to wait for the host, as over vsock.
-                rustix::net::sockopt::set_socket_send_buffer_size(&stream, 16 << 10).unwrap();
-                agent.admit(Socket::new(stream)).unwrap();
-            }
-        });
-        Agent { directory, server }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("agent.sock")
-    }
-
     async fn exec(&self, exec: Exec) -> (ExecSender, ExecReceiver) {
         client::exec(&self.socket(), exec).await.unwrap()
     }
@@ -111,13 +74,6 @@ fn sh(script: &str) -> Exec {
     argv(&["sh", "-c", script])
 }
 
-/// Every test is bounded: a hang is a failure that names itself.
-async fn bounded<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), work)
-        .await
-        .expect("it hangs")
-}
-
 macro_rules! agent_tests {
     ($($name:ident($agent:ident) $body:block)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,13 +98,6 @@ fn is_alive(pid: u32) -> bool {
 
 fn exists(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// Waits for something the kernel brings about; bounded by the test.
-async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
 }
 
 async fn started(receiver: &mut ExecReceiver) -> u32 {

@@ -53,9 +53,7 @@ fn settings(paths: &Paths) -> Result<Vec<Setting>> {
         .map(|(key, value, source)| setting(key, value, &source.to_string()))
         .collect();
     let config = Config::load(&paths.config_file)?;
-    for (key, path) in [
-        ("qemu_bin", config.qemu_bin),
-    ] {
+    for (key, path) in [("qemu_bin", config.qemu_bin)] {
         if let Some(path) = path {
             settings.push(setting(key, path.display().to_string(), "config"));
         }

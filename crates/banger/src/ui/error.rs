@@ -33,7 +33,7 @@ pub(crate) fn print_error(error: &Error, as_json: bool, owner: Owner) {
             let mut out = std::io::stdout().lock();
             writeln!(out, "{text}").and_then(|()| out.flush()).ok();
         }
-        (Ok(text), Owner::Guest) => print_line(&text),
+        (Ok(text), Owner::Guest | Owner::Ssh | Owner::Text) => print_line(&text),
         (Err(_), _) => print_line(&as_text(error)),
     }
 }

@@ -1,9 +1,9 @@
 //! Everything that is printed.
 //!
 //! Data goes to standard output, everything else to standard error. With `--output json`,
-//! errors are `{"error":{"code","message","hint","op_id"}}` on standard output too, except for
-//! `vm run` and `vm exec`: there standard output belongs to the guest's command, so errors go
-//! to standard error. Colour, spinners and characters beyond ASCII appear only where the
+//! errors are `{"error":{"code","message","hint","op_id"}}` on standard output too, except where
+//! standard output belongs to somebody else (`vm run`, `vm exec`, `vm ssh`) or is lines without
+//! end (`vm logs`, `daemon logs`): there errors go to standard error. Colour, spinners and characters beyond ASCII appear only where the
 //! terminal has them. Text from a daemon or guest is never sent to a terminal as it is: control
 //! characters are escaped.
 
@@ -11,6 +11,7 @@ mod caret;
 mod error;
 mod progress;
 mod table;
+mod tamer;
 mod text;
 
 use std::cell::Cell;
@@ -30,7 +31,8 @@ use crate::exit::{Exit, Owner};
 pub(crate) use error::{ErrorReport, print_error};
 pub(crate) use progress::Progress;
 pub(crate) use table::{key_values, table};
-pub(crate) use text::{age, escape, human_size};
+pub(crate) use tamer::Tamer;
+pub(crate) use text::{age, escape, human_size, json_line};
 
 /// Beside the point.
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -84,6 +86,11 @@ impl Ui {
         self.quiet
     }
 
+    /// Whether progress is a line that is redrawn, and may change all the time.
+    pub(crate) fn redraws(&self) -> bool {
+        !self.quiet && self.stderr_is_terminal
+    }
+
     /// Prints a line of data, or several, to standard output.
     pub(crate) fn data(&self, text: &str) -> Result<()> {
         let mut out = anstream::stdout().lock();
@@ -113,11 +120,27 @@ impl Ui {
         self.data(&text::json(value)?)
     }
 
+    /// Remembers that the reader of standard output has gone; see `exit`.
+    pub(crate) fn output_was_closed(&self) {
+        self.output_closed.set(true);
+    }
+
     /// Prints a line about what happens to standard error.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
             print_line(&escape(text));
         }
+    }
+
+    /// Prints a question to standard error, quiet or not: somebody has to answer it. The cursor
+    /// stays behind it. Line breaks are kept.
+    pub(crate) fn ask(&self, text: &str) {
+        let mut out = AutoStream::auto(std::io::stderr().lock());
+        let lines: Vec<_> = text.split('\n').map(escape).collect();
+        // When that fails there is nobody to answer either.
+        out.write_all(lines.join("\n").as_bytes())
+            .and_then(|()| out.flush())
+            .ok();
     }
 
     /// Prints a line that may help a person, and only a person.

@@ -23,7 +23,7 @@ pub(crate) fn escape_lines(text: &str, indent: &str) -> String {
     lines.join(&format!("\n{indent}"))
 }
 
-fn is_harmless(c: char) -> bool {
+pub(super) fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -33,6 +33,17 @@ fn is_harmless(c: char) -> bool {
 pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::internal("cannot write JSON").because(error))?;
+    Ok(escape_json(&text))
+}
+
+/// The same on one line.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| Error::internal("cannot write JSON").because(error))?;
+    Ok(escape_json(&text))
+}
+
+fn escape_json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c == '\n' || is_harmless(c) {
@@ -41,7 +52,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String> {
             false => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
     }
-    Ok(safe)
+    safe
 }
 
 /// A size for people: exact when it is a round number, else to one decimal.

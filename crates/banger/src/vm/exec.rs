@@ -91,7 +91,7 @@ pub(super) async fn open_session(
 }
 
 /// Where the machine's agent answers, if it runs.
-pub(super) fn agent_socket(vm: &Vm) -> Result<PathBuf> {
+pub(crate) fn agent_socket(vm: &Vm) -> Result<PathBuf> {
     match (&vm.agent_socket, vm.state) {
         (Some(socket), VmState::Running) => Ok(PathBuf::from(socket)),
         _ => Err(not_running(vm)),

@@ -27,7 +27,7 @@ pub(crate) async fn cmd_list(ui: &Ui, _args: ListArgs) -> Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-fn as_table(vms: &[Vm], now: Timestamp) -> String {
+pub(super) fn as_table(vms: &[Vm], now: Timestamp) -> String {
     let rows = vms
         .iter()
         .map(|vm| {

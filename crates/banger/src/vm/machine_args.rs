@@ -73,7 +73,7 @@ fn vmm_parser() -> impl TypedValueParser<Value = VmmChoice> {
         .try_map(|word| word.parse::<VmmChoice>())
 }
 
-fn vcpus(text: &str) -> Result<u32> {
+pub(super) fn vcpus(text: &str) -> Result<u32> {
     let vcpus = text.parse().map_err(|_| {
         Error::new(
             Code::InvalidArgument,
@@ -88,7 +88,7 @@ fn vcpus(text: &str) -> Result<u32> {
     Ok(vcpus)
 }
 
-fn memory(text: &str) -> Result<ByteSize> {
+pub(super) fn memory(text: &str) -> Result<ByteSize> {
     let memory = text.parse()?;
     within_limits(VmSpec {
         memory,
@@ -97,7 +97,7 @@ fn memory(text: &str) -> Result<ByteSize> {
     Ok(memory)
 }
 
-fn disk_size(text: &str) -> Result<ByteSize> {
+pub(super) fn disk_size(text: &str) -> Result<ByteSize> {
     let disk_size = text.parse()?;
     within_limits(VmSpec {
         disk_size,

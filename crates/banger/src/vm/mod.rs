@@ -1,14 +1,25 @@
 //! `banger vm …`
 
+mod copy;
 mod create;
 mod delete;
 mod exec;
+mod forward;
 mod keeper;
+mod kill;
 mod list;
+mod logs;
 mod machine_args;
+mod place;
+mod ports;
+mod prune;
+mod restart;
 mod run;
+mod set;
 mod show;
+mod ssh;
 mod start;
+mod stats;
 mod stop;
 
 use banger_api::Vm;
@@ -17,6 +28,8 @@ use banger_model::{Code, Error, Result, VmmChoice};
 use banger_vmm::{Facts, choose};
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
+
+pub(crate) use exec::agent_socket;
 
 use crate::block_on;
 use crate::completion::vm_names;
@@ -35,8 +48,19 @@ pub(crate) enum VmCommand {
     Exec(exec::ExecArgs),
     Start(start::StartArgs),
     Stop(stop::StopArgs),
+    Restart(restart::RestartArgs),
+    Kill(kill::KillArgs),
     #[command(visible_alias = "rm")]
     Delete(delete::DeleteArgs),
+    Prune(prune::PruneArgs),
+    Set(set::SetArgs),
+    Stats(stats::StatsArgs),
+    Logs(logs::LogsArgs),
+    Ports(ports::PortsArgs),
+    Forward(forward::ForwardArgs),
+    #[command(name = "cp")]
+    Copy(copy::CopyArgs),
+    Ssh(ssh::SshArgs),
 }
 
 impl VmCommand {
@@ -44,6 +68,8 @@ impl VmCommand {
     pub(crate) fn owner_of_stdout(&self) -> Owner {
         match self {
             VmCommand::Run(_) | VmCommand::Exec(_) => Owner::Guest,
+            VmCommand::Ssh(_) => Owner::Ssh,
+            VmCommand::Logs(_) => Owner::Text,
             _ => Owner::Banger,
         }
     }
@@ -52,6 +78,8 @@ impl VmCommand {
     pub(crate) fn check(&self) -> Result<()> {
         match self {
             VmCommand::Run(args) => args.check(),
+            VmCommand::Prune(args) => args.check(),
+            VmCommand::Copy(args) => args.check(),
             _ => Ok(()),
         }
     }
@@ -66,7 +94,17 @@ pub(crate) fn dispatch(ui: &Ui, command: VmCommand) -> Result<Exit> {
         VmCommand::Exec(args) => block_on(exec::cmd_exec(ui, args)),
         VmCommand::Start(args) => block_on(start::cmd_start(ui, args)),
         VmCommand::Stop(args) => block_on(stop::cmd_stop(ui, args)),
+        VmCommand::Restart(args) => block_on(restart::cmd_restart(ui, args)),
+        VmCommand::Kill(args) => block_on(kill::cmd_kill(ui, args)),
         VmCommand::Delete(args) => block_on(delete::cmd_delete(ui, args)),
+        VmCommand::Prune(args) => block_on(prune::cmd_prune(ui, args)),
+        VmCommand::Set(args) => block_on(set::cmd_set(ui, args)),
+        VmCommand::Stats(args) => block_on(stats::cmd_stats(ui, args)),
+        VmCommand::Logs(args) => block_on(logs::cmd_logs(ui, args)),
+        VmCommand::Ports(args) => block_on(ports::cmd_ports(ui, args)),
+        VmCommand::Forward(args) => block_on(forward::cmd_forward(ui, args)),
+        VmCommand::Copy(args) => block_on(copy::cmd_copy(ui, args)),
+        VmCommand::Ssh(args) => block_on(ssh::cmd_ssh(ui, args)),
     }
 }
 

@@ -215,7 +215,7 @@ fn error(code: &str, message: &str) -> String {
 }
 
 /// Method, path and, when there is one, the body.
-fn read_request(stream: &UnixStream) -> Option<String> {
+pub(super) fn read_request(stream: &UnixStream) -> Option<String> {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -241,7 +241,7 @@ fn read_request(stream: &UnixStream) -> Option<String> {
     Some(format!("{first} {body}").trim_end().to_owned())
 }
 
-fn reply(mut stream: UnixStream, version: &str, status: &str, body: &str) {
+pub(super) fn reply(mut stream: UnixStream, version: &str, status: &str, body: &str) {
     let length = body.len();
     write!(
         stream,
@@ -251,7 +251,7 @@ fn reply(mut stream: UnixStream, version: &str, status: &str, body: &str) {
     .ok();
 }
 
-fn begin_events(mut stream: &UnixStream) {
+pub(super) fn begin_events(mut stream: &UnixStream) {
     stream
         .write_all(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n",
@@ -259,7 +259,7 @@ fn begin_events(mut stream: &UnixStream) {
         .ok();
 }
 
-fn send(mut stream: &UnixStream, event: &str) {
+pub(super) fn send(mut stream: &UnixStream, event: &str) {
     stream
         .write_all(format!("data: {event}\n\n").as_bytes())
         .ok();

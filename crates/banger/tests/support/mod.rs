@@ -6,6 +6,7 @@
 )]
 
 mod daemon;
+mod scripted;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +20,7 @@ use banger_guest_api::{Exec, ExecEvent, Open, Request};
 use tempfile::TempDir;
 
 pub(crate) use daemon::{Boot, FakeDaemon};
+pub(crate) use scripted::{Scripted, agent_for, vm_json};
 
 /// A home, state and runtime directory of its own.
 pub(crate) struct Place {

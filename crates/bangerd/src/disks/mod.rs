@@ -9,16 +9,19 @@ mod reflink;
 mod sparse;
 mod template;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use banger_guest_api::RootDisk;
-use banger_model::{ByteSize, DiskStrategy, Result};
+use banger_model::{ByteSize, DiskStrategy, IoContext, Result};
 use banger_vmm::Disk;
 
 use overlay::Overlay;
 pub(crate) use programs::FileSystemTools;
 use reflink::Reflink;
 pub(crate) use template::Templates;
+
+use crate::failpoint;
 
 /// The disks of one VM, as the VMM and the guest must be told.
 #[derive(Clone, Debug)]
@@ -81,6 +84,36 @@ pub(crate) fn create(
 ) -> Result<()> {
     strategy(kind).create(templates, vm_dir, source)?;
     templates.instantiate(work_size, &work_disk(vm_dir))
+}
+
+/// Enlarges the work disk's file to this size, unless it is that large already. The new space
+/// is a hole; the guest grows the file system when it boots.
+///
+/// # Errors
+/// `no_space`; `io` when there is no such disk.
+pub(crate) fn grow(vm_dir: &Path, work_size: ByteSize) -> Result<()> {
+    let path = work_disk(vm_dir);
+    let size = work_size.as_bytes() / template::BLOCK * template::BLOCK;
+    let old = fs::metadata(&path).at("look at", &path)?.len();
+    if old >= size {
+        return Ok(());
+    }
+    failpoint::hit("enlarge the work disk")?;
+    let file = fs::File::options()
+        .write(true)
+        .open(&path)
+        .at("open", &path)?;
+    let grown = file.set_len(size).at("extend", &path).and_then(|()| {
+        failpoint::hit("make the work disk's size durable")?;
+        file.sync_all().at("write", &path)
+    });
+    if grown.is_err()
+        // Nothing has been written to the new space: no guest knows of it.
+        && let Err(error) = file.set_len(old)
+    {
+        tracing::warn!(path = %path.display(), %error, "a disk stays larger than it should be");
+    }
+    grown
 }
 
 /// What [`create`] made, for the VMM and the guest.

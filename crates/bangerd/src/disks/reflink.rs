@@ -13,6 +13,7 @@ use banger_vmm::{Disk, device_path};
 
 use super::template::{BLOCK, journal_mib};
 use super::{FileSystemTools, Source, Strategy, Templates};
+use crate::failpoint;
 
 pub(super) struct Reflink;
 
@@ -24,6 +25,7 @@ impl Strategy for Reflink {
     fn create(&self, templates: &Templates, vm_dir: &Path, source: &Source<'_>) -> Result<()> {
         let path = root(vm_dir);
         let image = File::open(source.image).at("open", source.image)?;
+        failpoint::hit("clone an image")?;
         let clone = new_file(&path)?;
         rustix::fs::ioctl_ficlone(&clone, &image)
             .map_err(std::io::Error::from)
@@ -34,6 +36,7 @@ impl Strategy for Reflink {
             .map(|size| size / BLOCK * BLOCK)
             .ok_or_else(|| Error::internal("a disk larger than any file"))?;
         clone.set_len(size).at("extend", &path)?;
+        failpoint::hit("grow a clone")?;
         let tools = templates.tools();
         // `-f`: the usual demand for a check first is for disks that have been written to.
         tools.run("resize2fs", &["-f"], &path)?;
@@ -65,8 +68,10 @@ pub(super) fn is_possible(tools: &FileSystemTools, vm_dir: &Path, image: &Path) 
     }
     let path = vm_dir.join("clone-probe");
     let source = File::open(image).at("open", image)?;
+    failpoint::hit("try to clone an image")?;
     let target = new_file(&path)?;
     let cloned = rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+    failpoint::hit("remove what was tried")?;
     std::fs::remove_file(&path).at("remove", &path)?;
     Ok(cloned)
 }

@@ -8,12 +8,15 @@ use std::path::Path;
 use banger_model::{IoContext, Result};
 use rustix::io::Errno;
 
+use crate::failpoint;
+
 /// Copies `from` to `to`, which is replaced, and makes its data durable.
 ///
 /// # Errors
 /// `io` or `no_space`, naming the file.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     let source = File::open(from).at("open", from)?;
+    failpoint::hit("make a disk")?;
     let target = OpenOptions::new()
         .write(true)
         .create(true)
@@ -22,6 +25,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
         .open(to)
         .at("create", to)?;
     let length = source.metadata().at("look at", from)?.len();
+    failpoint::hit("fill a disk")?;
     target.set_len(length).at("extend", to)?;
     let mut position = 0;
     while let Some((start, end)) = next_data(&source, position).at("read", from)? {

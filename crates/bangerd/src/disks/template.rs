@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use banger_model::{ByteSize, IoContext, Result};
 
 use super::{FileSystemTools, sparse};
+use crate::failpoint;
 
 /// The block size of every file system made here.
 pub(super) const BLOCK: u64 = 4096;
@@ -54,11 +55,29 @@ impl Templates {
         sparse::copy(&template, target)
     }
 
+    /// Removes what a daemon that ended in the middle left.
+    ///
+    /// # Errors
+    /// `io`, naming the file.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let staged = self.staged();
+        match fs::remove_file(&staged) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("remove", &staged),
+        }
+    }
+
+    fn staged(&self) -> PathBuf {
+        self.dir.join("staged")
+    }
+
     fn make(&self, bytes: u64, template: &Path) -> Result<()> {
-        let staged = self.dir.join("staged");
+        let staged = self.staged();
+        failpoint::hit("format a template")?;
         let made = self.format(bytes, &staged).and_then(|()| {
             let file = fs::File::open(&staged).at("open", &staged)?;
             file.sync_all().at("write", &staged)?;
+            failpoint::hit("publish a template")?;
             fs::rename(&staged, template).at("create", template)
         });
         if made.is_err()

@@ -1,13 +1,15 @@
 //! Answers that are errors, and reading requests.
 
 use axum::Json;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use banger_api::{ErrorBody, ErrorResponse};
 use banger_model::{Class, Code, Error};
 use serde::de::DeserializeOwned;
+
+use crate::random;
 
 /// The largest body of a request.
 const BODY_MAX: usize = 1 << 20;
@@ -26,11 +28,32 @@ impl From<Error> for Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let error = ErrorBody::from(&self.0);
-        if self.0.class() == Class::Internal {
-            tracing::error!("{}", self.0.chain());
+        let error = logged(self.0);
+        let body = ErrorBody::from(&error);
+        (status(&error), Json(ErrorResponse { error: body })).into_response()
+    }
+}
+
+/// The error with the id under which the log explains it: that of its operation, or, for a
+/// request that was refused before there was one, an id of its own.
+fn logged(error: Error) -> Error {
+    if error.op_id().is_some() {
+        return error;
+    }
+    match random::hex(4) {
+        Ok(id) => {
+            let code = error.code().as_str();
+            if error.class() == Class::Internal {
+                tracing::error!(op = %id, code, "request failed: {}", error.chain());
+            } else {
+                tracing::info!(op = %id, code, "request refused: {}", error.chain());
+            }
+            error.operation(id)
         }
-        (status(&self.0), Json(ErrorResponse { error })).into_response()
+        Err(without) => {
+            tracing::error!("{}, without an id: {}", error.chain(), without.chain());
+            error
+        }
     }
 }
 
@@ -88,6 +111,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
             Err(error) => Err(Error::new(Code::NotFound, "there is nothing of that name")
                 .because(error.body_text())
                 .into()),
+        }
+    }
+}
+
+/// The query of a path.
+pub(super) struct Options<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Options<T> {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(options)) => Ok(Options(options)),
+            Err(error) => Err(Error::new(
+                Code::InvalidArgument,
+                "the query is not what the route takes",
+            )
+            .hint("crates/api/openapi.json describes the API")
+            .because(error.body_text())
+            .into()),
         }
     }
 }

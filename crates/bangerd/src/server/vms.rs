@@ -4,10 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use banger_api::{CreateVm, ErrorResponse, Operation, Vm};
+use banger_api::{CreateVm, ErrorResponse, KillVm, Operation, SetVm, Vm, VmStats};
 use banger_model::Error;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Answer, Body, Segment};
+use super::answer::{Answer, Body, Options, Segment};
 use super::{Api, events};
 use crate::vm::Request;
 
@@ -55,17 +57,60 @@ pub(super) async fn show(State(api): State<Api>, Segment(reference): Segment) ->
     Ok(Json(Vm::clone(&*api.vms.find(&reference)?)))
 }
 
+/// Which VMs a deletion is for.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeleteOptions {
+    /// `stopped`: only if it does not run when its turn comes.
+    #[serde(default)]
+    #[param(inline)]
+    only: Option<Only>,
+}
+
+/// A state that a VM must be in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Only {
+    /// It does not run.
+    Stopped,
+}
+
 /// Delete a VM, in whatever state it is
 #[utoipa::path(
     delete, path = "/v1/vms/{ref}", tag = "vms", operation_id = "delete_vm",
-    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    params(
+        ("ref" = String, Path, description = "Exact name, id, or unique prefix of either"),
+        DeleteOptions,
+    ),
     responses((status = 202, body = Operation), (status = "default", body = ErrorResponse))
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
     Segment(reference): Segment,
+    Options(options): Options<DeleteOptions>,
 ) -> Answer<Accepted> {
-    request(&api, &reference, Request::Delete)
+    let wanted = match options.only {
+        Some(Only::Stopped) => Request::DeleteStopped,
+        None => Request::Delete,
+    };
+    request(&api, &reference, wanted)
+}
+
+/// Change what a VM is; the next start uses it
+///
+/// A VM that runs takes only what it is already; disks only grow.
+#[utoipa::path(
+    patch, path = "/v1/vms/{ref}", tag = "vms", operation_id = "set_vm", request_body = SetVm,
+    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    responses((status = 202, body = Operation), (status = "default", body = ErrorResponse))
+)]
+pub(super) async fn set(
+    State(api): State<Api>,
+    Segment(reference): Segment,
+    Body(change): Body<SetVm>,
+) -> Answer<Accepted> {
+    request(&api, &reference, Request::Set(change))
 }
 
 /// Start a VM; one that runs is a success at once
@@ -86,6 +131,46 @@ pub(super) async fn start(State(api): State<Api>, Segment(reference): Segment) -
 )]
 pub(super) async fn stop(State(api): State<Api>, Segment(reference): Segment) -> Answer<Accepted> {
     request(&api, &reference, Request::Stop)
+}
+
+/// Restart a VM: a stop and a start as one; one that does not run is only started
+#[utoipa::path(
+    post, path = "/v1/vms/{ref}/restart", tag = "vms", operation_id = "restart_vm",
+    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    responses((status = 202, body = Operation), (status = "default", body = ErrorResponse))
+)]
+pub(super) async fn restart(
+    State(api): State<Api>,
+    Segment(reference): Segment,
+) -> Answer<Accepted> {
+    request(&api, &reference, Request::Restart)
+}
+
+/// End a VM's VMM without asking the guest; one that does not run is a success at once
+///
+/// What the signal does not end within 10 seconds is ended by SIGKILL. A VM that is starting or
+/// stopping is killed too; one that is starting gets SIGKILL whatever the signal.
+#[utoipa::path(
+    post, path = "/v1/vms/{ref}/kill", tag = "vms", operation_id = "kill_vm",
+    request_body = KillVm,
+    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    responses((status = 202, body = Operation), (status = "default", body = ErrorResponse))
+)]
+pub(super) async fn kill(
+    State(api): State<Api>,
+    Segment(reference): Segment,
+    Body(kill): Body<KillVm>,
+) -> Answer<Accepted> {
+    request(&api, &reference, Request::Kill(kill.signal))
+}
+
+/// Measure what every VM costs its host, in order of creation
+#[utoipa::path(
+    get, path = "/v1/stats", tag = "vms", operation_id = "list_stats",
+    responses((status = 200, body = Vec<VmStats>), (status = "default", body = ErrorResponse))
+)]
+pub(super) async fn stats(State(api): State<Api>) -> Answer<Json<Vec<VmStats>>> {
+    Ok(Json(api.vms.stats().await?))
 }
 
 /// Keep an ephemeral VM while the connection is open

@@ -5,8 +5,8 @@
 //!                                 └── whatever ends first: the VMM, the time, the request
 //! ```
 //!
-//! The guest's dial is the readiness signal, so nobody polls. On any failure the processes and
-//! the runtime directory are gone again when [`boot`] returns.
+//! The guest's dial is the readiness signal, so nobody polls. After a failure the caller undoes
+//! what was done, with [`ending::clear`] or [`ending::remove`].
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -31,6 +31,7 @@ use super::view::Shared;
 use crate::console;
 use crate::context::{Context, remove_tree};
 use crate::disks::{self, Attached};
+use crate::failpoint;
 use crate::keys;
 use crate::layout::VmFiles;
 
@@ -76,10 +77,6 @@ pub(super) async fn boot(boot: Boot<'_>) -> Result<Up> {
     let result = attempt(&boot, &files).await;
     if result.is_err() {
         boot.shared.set_instance(None);
-        // Only what `attempt` could not undo itself, which is the directory.
-        if let Err(error) = clear_runtime(boot.context, &files).await {
-            tracing::warn!(%error, "a runtime directory stays behind");
-        }
     }
     result
 }
@@ -88,6 +85,7 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     boot.progress
         .stage("start-vmm", &format!("starting VM {}", boot.row.name));
     clear_runtime(boot.context, files).await?;
+    failpoint::pass("make the runtime directory").await?;
     fs::DirBuilder::new()
         .mode(0o700)
         .create(&files.runtime)
@@ -96,11 +94,15 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     let kind = driver.kind();
     boot.shared.change(|vm| vm.vmm_running = Some(kind));
 
+    failpoint::pass("listen for the guest").await?;
     let dial = listen(&files.runtime)?;
     check(boot.cancel)?;
     let instance = boot
         .context
-        .blocking(move |_| driver.launch(&machine))
+        .blocking(move |_| {
+            failpoint::hit("launch the VMM")?;
+            driver.launch(&machine)
+        })
         .await
         .map(Arc::new)?;
     boot.shared.set_instance(Some(&instance));
@@ -109,8 +111,14 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     match converse(&dial, &instance, &config, limit, boot.cancel).await {
         Ok(info) => Ok(Up { instance, info }),
         Err(failure) => {
-            if let Err(error) = instance.kill().await {
-                tracing::warn!(%error, "the VMM may still run");
+            // Before the console is read: what it wrote last is in it then. The caller looks for
+            // what is left.
+            let killed = match failpoint::pass("end a VMM that did not come up").await {
+                Ok(()) => instance.kill().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = killed {
+                tracing::warn!("the VMM may still run: {}", error.chain());
             }
             Err(failure.into_error(limit, files))
         }
@@ -143,6 +151,7 @@ async fn prepare(
     );
     boot.context
         .blocking(move |context| {
+            failpoint::hit("make the initramfs")?;
             let initramfs = context.kernels.initramfs(&kernel, &context.agent)?;
             let inputs = ProbeInputs {
                 kernel: &kernel.vmlinux,
@@ -152,6 +161,8 @@ async fn prepare(
             };
             let (choice, driver) = choose(context, &row, inputs)?;
             tracing::info!(vmm = %choice.kind, reason = choice.reason, "the VMM is chosen");
+            // A change of the size may have been cut short after it was written down.
+            disks::grow(&files.dir, row.spec.disk_size)?;
             let attached = disks::attach(strategy, &files.dir, &image)?;
             let config = boot_config(context, &row, &files, &attached)?;
             let machine = Machine {
@@ -342,7 +353,12 @@ impl Failure {
 /// Removes the runtime directory of a VM that does not run.
 pub(super) async fn clear_runtime(context: &Arc<Context>, files: &VmFiles) -> Result<()> {
     let runtime = files.runtime.clone();
-    context.blocking(move |_| remove_tree(&runtime)).await
+    context
+        .blocking(move |_| {
+            failpoint::hit("remove the runtime directory")?;
+            remove_tree(&runtime)
+        })
+        .await
 }
 
 /// Watches an instance that an earlier daemon launched and whose agent has not answered yet:
@@ -378,6 +394,14 @@ pub(super) async fn resume(boot: Boot<'_>, instance: Arc<Instance>) -> Result<Up
     };
     match result {
         Ok(info) => Ok(Up { instance, info }),
+        // It may have been up long ago, and on its way down when this daemon came.
+        Err(Failure::Ended(ended)) => Err(Error::new(
+            Code::BootFailed,
+            match console::panic_reason(&files.console_log()) {
+                Some(reason) => format!("its kernel panicked: {reason}"),
+                None => ending::reason(&ended),
+            },
+        )),
         Err(failure) => Err(failure.into_error(limit, &files)),
     }
 }

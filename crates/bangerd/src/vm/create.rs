@@ -21,6 +21,7 @@ use super::view::Shared;
 use super::{Vms, names};
 use crate::context::Context;
 use crate::disks::{self, Source};
+use crate::failpoint;
 use crate::keys;
 use crate::random;
 
@@ -64,6 +65,7 @@ pub(super) async fn admit(vms: &Arc<Vms>, request: CreateVm) -> Result<Operation
         ephemeral: request.ephemeral,
         intent: Intent::Creating,
         broken_reason: None,
+        stop_reason: None,
         created_at: format!("{:.3}", jiff::Timestamp::now()),
     };
     let admitted = async {
@@ -75,7 +77,8 @@ pub(super) async fn admit(vms: &Arc<Vms>, request: CreateVm) -> Result<Operation
         }
         insert(vms, row, name.is_none()).await
     };
-    let row = match admitted.await {
+    let scope = operation.scope().clone();
+    let row = match failpoint::within(scope, admitted).await {
         Ok(row) => row,
         Err(error) => {
             let Err(error) = operation.end(Err(error)) else {
@@ -129,7 +132,10 @@ async fn insert(vms: &Arc<Vms>, mut row: VmRow, generated: bool) -> Result<VmRow
         let attempt = row.clone();
         let inserted = vms
             .context
-            .blocking(move |c| c.store.insert(&attempt))
+            .blocking(move |c| {
+                failpoint::hit("write the row")?;
+                c.store.insert(&attempt)
+            })
             .await;
         match inserted {
             Ok(()) => return Ok(row),
@@ -279,7 +285,8 @@ pub(super) async fn create(
     boot::check(cancel)?;
 
     progress.stage("create-disks", "making disks");
-    let strategy = make_files(context, row, &image).await?;
+    let (strategy, host_key) = make_files(context, row, &image).await?;
+    shared.set_host_key(&host_key);
     let (id, image_digest, kernel_digest) =
         (row.id.clone(), image.digest.clone(), kernel.digest.clone());
     row.image_digest = Some(image_digest.clone());
@@ -287,6 +294,7 @@ pub(super) async fn create(
     row.strategy = Some(strategy);
     context
         .blocking(move |c| {
+            failpoint::hit("write what it is made from")?;
             c.store
                 .set_parts(&id, &image_digest, &kernel_digest, strategy)
         })
@@ -317,31 +325,43 @@ pub(super) async fn create(
         None
     };
     let id = row.id.clone();
-    let kept = context
-        .blocking(move |c| c.store.set_intent(&id, Intent::Present))
-        .await;
-    if let (Err(_), Some(up)) = (&kept, &up)
-        && let Err(error) = up.instance.kill().await
-    {
-        tracing::warn!(%error, "the VMM may still run");
-    }
-    kept?;
+    // When this fails, whoever undoes the creation finds the VMM that runs.
+    context
+        .blocking(move |c| {
+            failpoint::hit("write that it is to be kept")?;
+            c.store.set_intent(&id, Intent::Present)
+        })
+        .await?;
     row.intent = Intent::Present;
     Ok(up)
 }
 
-/// Makes the VM's directory with its disks and keys.
-async fn make_files(context: &Arc<Context>, row: &VmRow, image: &Image) -> Result<DiskStrategy> {
+/// Refuses to begin what a disk this full could not take.
+///
+/// # Errors
+/// `no_space`, naming the directory.
+pub(super) fn check_room(context: &Context) -> Result<()> {
+    let vms = context.layout.vms();
+    if banger_content::available_space(&vms)? < ROOM {
+        let full = io::ErrorKind::StorageFull.into();
+        return Err(Error::io("make room for a VM in", &vms, full));
+    }
+    Ok(())
+}
+
+/// Makes the VM's directory with its disks and keys. Also gives the public host key.
+async fn make_files(
+    context: &Arc<Context>,
+    row: &VmRow,
+    image: &Image,
+) -> Result<(DiskStrategy, String)> {
     let files = context.layout.vm(&row.id);
     let rootfs = image.rootfs.clone();
     let (spec, name) = (row.spec.clone(), row.name.clone());
     context
         .blocking(move |context| {
-            let vms = context.layout.vms();
-            if banger_content::available_space(&vms)? < ROOM {
-                let full = io::ErrorKind::StorageFull.into();
-                return Err(Error::io("make a VM in", &vms, full));
-            }
+            check_room(context)?;
+            failpoint::hit("make the directory")?;
             match fs::DirBuilder::new().mode(0o700).create(&files.dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(Error::io("create", &files.dir, error));
@@ -363,12 +383,13 @@ async fn make_files(context: &Arc<Context>, row: &VmRow, image: &Image) -> Resul
                 spec.disk_size,
             )?;
             // The directory's entries, and its own in the one above.
-            for dir in [files.dir.as_path(), &vms] {
+            for dir in [files.dir.as_path(), &context.layout.vms()] {
+                failpoint::hit("make a directory's entries durable")?;
                 fs::File::open(dir)
                     .and_then(|dir| dir.sync_all())
                     .at("write", dir)?;
             }
-            Ok(strategy)
+            Ok((strategy, host_key.public))
         })
         .await
 }

@@ -1,23 +1,56 @@
 //! How VMs end: in good order, by themselves, and for good.
 
+use std::future::pending;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::KillSignal;
 use banger_model::{Code, Error, Result, VmId};
 use banger_vmm::{Ended, Instance, Part};
+use rustix::process::Signal;
+use tokio::sync::watch;
 
 use super::boot::clear_runtime;
 use crate::context::{Context, remove_tree};
+use crate::failpoint;
 
 /// How long the agent may take to say that the guest's disks are flushed.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 /// How long the guest may then take to go down.
 const DOWN_WITHIN: Duration = Duration::from_secs(20);
+/// How long a VMM may take to end after a signal that it may handle.
+const SIGNAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// By which work in progress learns that the VM is to be killed.
+pub(super) struct KillSwitch(watch::Receiver<Option<KillSignal>>);
+
+impl KillSwitch {
+    /// One that has not been used, and what uses it.
+    pub(super) fn new() -> (watch::Sender<Option<KillSignal>>, KillSwitch) {
+        let (sender, receiver) = watch::channel(None);
+        (sender, KillSwitch(receiver))
+    }
+
+    /// Waits for the next use, for ever when there is none.
+    async fn used(&mut self) -> KillSignal {
+        while self.0.changed().await.is_ok() {
+            if let Some(signal) = *self.0.borrow_and_update() {
+                return signal;
+            }
+        }
+        pending().await
+    }
+
+    /// Whether it has been used.
+    pub(super) fn is_used(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+}
 
 /// Brings a guest down: asks its agent, waits, and ends what is left. Says what to show as the
-/// reason when it did not go in good order.
+/// reason when it did not go in good order. A kill cuts the waiting short.
 ///
 /// # Errors
 /// `vmm_failed` when a process could not be ended.
@@ -25,12 +58,27 @@ pub(super) async fn stop(
     context: &Arc<Context>,
     id: &VmId,
     instance: &Instance,
+    switch: &mut KillSwitch,
 ) -> Result<Option<String>> {
     let files = context.layout.vm(id);
     let agent = banger_vmm::agent_socket(&files.runtime);
-    let asked =
-        tokio::time::timeout(FLUSH_WITHIN, banger_guest_api::client::shutdown(&agent)).await;
-    let reason = match asked {
+    let reason = tokio::select! {
+        reason = ask_and_wait(&agent, instance) => reason?,
+        signal = switch.used() => return kill(context, id, instance, signal, switch).await,
+    };
+    if let Some(reason) = &reason {
+        tracing::warn!("{reason}");
+    }
+    end(context, id, instance).await?;
+    Ok(reason)
+}
+
+async fn ask_and_wait(agent: &Path, instance: &Instance) -> Result<Option<String>> {
+    let asking = async {
+        failpoint::pass("ask the agent to shut down").await?;
+        banger_guest_api::client::shutdown(agent).await
+    };
+    Ok(match tokio::time::timeout(FLUSH_WITHIN, asking).await {
         Ok(Ok(())) => match tokio::time::timeout(DOWN_WITHIN, instance.exited()).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => return Err(error),
@@ -46,12 +94,54 @@ pub(super) async fn stop(
         // It ended before it could answer.
         Ok(Err(_)) => None,
         Err(_) => Some("its agent did not answer, so it was killed".to_owned()),
-    };
-    if let Some(reason) = &reason {
-        tracing::warn!("{reason}");
+    })
+}
+
+/// Ends a VMM with a signal, and with SIGKILL what is left of the VM after that. Says what to
+/// show as the reason. Another kill cuts the waiting short.
+///
+/// # Errors
+/// `vmm_failed` when a process could not be ended.
+pub(super) async fn kill(
+    context: &Arc<Context>,
+    id: &VmId,
+    instance: &Instance,
+    signal: KillSignal,
+    switch: &mut KillSwitch,
+) -> Result<Option<String>> {
+    let mut reason = KILLED.to_owned();
+    if let Some((signal, name)) = gentle(signal) {
+        let signalled = async {
+            failpoint::pass("signal the VMM").await?;
+            instance.send_signal(signal)?;
+            instance.exited().await
+        };
+        let seconds = SIGNAL_WITHIN.as_secs();
+        tokio::select! {
+            ended = tokio::time::timeout(SIGNAL_WITHIN, signalled) => match ended {
+                Ok(Ok(_)) => reason = format!("{KILLED} with {name}"),
+                Ok(Err(error)) => tracing::warn!("{name} is of no use: {}", error.chain()),
+                Err(_) => reason = format!("{KILLED}, for {name} did not end it within {seconds} s"),
+            },
+            _ = switch.used() => {}
+        }
     }
     end(context, id, instance).await?;
-    Ok(reason)
+    Ok(Some(reason))
+}
+
+/// The reason shown for a VM that was killed.
+pub(super) const KILLED: &str = "killed";
+
+/// A signal that the VMM may handle, and its name.
+fn gentle(signal: KillSignal) -> Option<(Signal, &'static str)> {
+    match signal {
+        KillSignal::Kill => None,
+        KillSignal::Term => Some((Signal::TERM, "SIGTERM")),
+        KillSignal::Int => Some((Signal::INT, "SIGINT")),
+        KillSignal::Hup => Some((Signal::HUP, "SIGHUP")),
+        KillSignal::Quit => Some((Signal::QUIT, "SIGQUIT")),
+    }
 }
 
 /// Ends what is left of an instance and removes its runtime directory.
@@ -59,7 +149,10 @@ pub(super) async fn stop(
 /// # Errors
 /// `vmm_failed` when a process could not be ended.
 pub(super) async fn end(context: &Arc<Context>, id: &VmId, instance: &Instance) -> Result<()> {
-    let killed = instance.kill().await;
+    let killed = match failpoint::pass("end the processes").await {
+        Ok(()) => instance.kill().await,
+        Err(error) => Err(error),
+    };
     let cleared = clear_runtime(context, &context.layout.vm(id)).await;
     killed.and(cleared)
 }
@@ -102,7 +195,11 @@ pub(super) async fn remove(
     let files = context.layout.vm(id);
     let mut failures = Vec::new();
     if let Some(instance) = instance {
-        failures.extend(instance.kill().await.err());
+        let ended = match failpoint::pass("end the processes").await {
+            Ok(()) => instance.kill().await,
+            Err(error) => Err(error),
+        };
+        failures.extend(ended.err());
     }
     failures.extend(kill_strays(context, id).await);
     for dir in [files.runtime.clone(), files.dir.clone()] {
@@ -111,7 +208,11 @@ pub(super) async fn remove(
     }
     if failures.is_empty() {
         let row = id.clone();
-        failures.extend(context.blocking(move |c| c.store.remove(&row)).await.err());
+        let removed = context.blocking(move |c| {
+            failpoint::hit("remove the row")?;
+            c.store.remove(&row)
+        });
+        failures.extend(removed.await.err());
     }
     let messages: Vec<String> = failures.iter().map(Error::chain).collect();
     match failures.into_iter().next() {
@@ -121,13 +222,14 @@ pub(super) async fn remove(
     }
 }
 
-/// Ends whatever runs for this VM.
+/// Ends whatever runs for this VM and removes its runtime directory.
 ///
 /// # Errors
 /// The first failure.
-pub(super) async fn kill_all(context: &Arc<Context>, id: &VmId) -> Result<()> {
+pub(super) async fn clear(context: &Arc<Context>, id: &VmId) -> Result<()> {
     let failures = kill_strays(context, id).await;
-    failures.into_iter().next().map_or(Ok(()), Err)
+    let cleared = clear_runtime(context, &context.layout.vm(id)).await;
+    failures.into_iter().next().map_or(Ok(()), Err).and(cleared)
 }
 
 /// Ends whatever runs for this VM that its owner does not know of.
@@ -143,14 +245,19 @@ async fn kill_strays(context: &Arc<Context>, id: &VmId) -> Vec<Error> {
     for (owner, stray) in found {
         if owner == *id {
             tracing::info!(pids = ?stray.pids(), "ending processes nobody knew of");
-            failures.extend(stray.kill().await.err());
+            let ended = match failpoint::pass("end processes nobody knew of").await {
+                Ok(()) => stray.kill().await,
+                Err(error) => Err(error),
+            };
+            failures.extend(ended.err());
         }
     }
     failures
 }
 
 fn remove_vm_tree(dir: &Path) -> Result<()> {
-    remove_tree(dir).map_err(|error| {
+    let removed = failpoint::hit("remove a directory").and_then(|()| remove_tree(dir));
+    removed.map_err(|error| {
         Error::new(
             match error.code() {
                 Code::NoSpace => Code::NoSpace,
@@ -161,3 +268,6 @@ fn remove_vm_tree(dir: &Path) -> Result<()> {
         .because(error)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! views that owners publish, so they never wait for anything.
 
 mod boot;
+mod change;
 mod create;
 mod ending;
 mod lease;
@@ -11,12 +12,14 @@ mod names;
 mod owner;
 mod policy;
 mod reconcile;
+mod request;
+mod stats;
 mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use banger_api::{CreateVm, Operation, OperationKind, Vm};
+use banger_api::{CreateVm, Operation, Vm, VmStats};
 use banger_model::{Code, Digest, Error, Result, VmId};
 use tokio::sync::mpsc;
 
@@ -24,8 +27,8 @@ use crate::context::Context;
 pub(crate) use create::{obtain_image, obtain_kernel};
 pub(crate) use lease::Lease;
 use owner::Message;
-pub(crate) use policy::Request;
 pub(crate) use reconcile::reconcile;
+pub(crate) use request::Request;
 use view::Shared;
 
 /// Every VM of one daemon.
@@ -81,22 +84,41 @@ impl Vms {
     /// Asks the VM's owner for something.
     ///
     /// # Errors
-    /// `not_found`; `ambiguous`. Whether the request is taken shows in the operation.
+    /// `not_found`; `ambiguous`; `invalid_argument` for a change that cannot be. Whether the
+    /// request is taken shows in the operation.
     pub(crate) fn request(&self, reference: &str, request: Request) -> Result<Operation> {
         let handle = self.handle(reference)?;
-        let kind = match request {
-            Request::Start => OperationKind::StartVm,
-            Request::Stop => OperationKind::StopVm,
-            Request::Delete => OperationKind::DeleteVm,
-        };
+        if let Request::Set(change) = &request {
+            // Values that cannot be are refused before there is an operation.
+            change::changed(handle.shared.name(), &handle.shared.spec(), change)?;
+        }
         let (name, id) = (handle.shared.name(), handle.shared.id());
-        let operation = self
-            .context
-            .operations
-            .begin(kind, name.as_str(), Some(id.as_str()))?;
+        let operation =
+            self.context
+                .operations
+                .begin(request.kind(), name.as_str(), Some(id.as_str()))?;
         let snapshot = operation.snapshot();
         handle.send(Message::Request(request, operation))?;
         Ok(snapshot)
+    }
+
+    /// What every VM costs its host, in order of creation. Nobody waits for this but who asks.
+    ///
+    /// # Errors
+    /// `internal` when the work was given up.
+    pub(crate) async fn stats(&self) -> Result<Vec<VmStats>> {
+        let mut all: Vec<_> = self
+            .table()
+            .values()
+            .map(|handle| handle.shared.clone())
+            .collect();
+        all.sort_by_cached_key(|shared| (shared.vm().created_at.clone(), shared.id().clone()));
+        self.context
+            .blocking(move |context| {
+                let measure = |shared: &Arc<Shared>| stats::measure(&context.layout, shared);
+                Ok(all.iter().map(measure).collect())
+            })
+            .await
     }
 
     /// Cancels an operation, also while it waits for its turn.

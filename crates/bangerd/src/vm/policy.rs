@@ -2,20 +2,27 @@
 //!
 //! The owner task asks it before it does anything; nothing else decides. Requests are
 //! numbered by their owner with a ticket, through which they come back when their turn comes.
+//! What they carry, such as a signal, is the owner's business: here they are verbs.
 //!
-//! | state     | start        | stop         | delete       |
-//! |-----------|--------------|--------------|--------------|
-//! | stopped   | begins       | already done | begins       |
-//! | running   | already done | begins       | begins       |
-//! | broken    | refused      | refused      | begins       |
-//! | gone      | refused      | refused      | refused      |
-//! | creating  | waits        | waits        | interrupts   |
-//! | starting  | waits        | interrupts   | interrupts   |
-//! | stopping  | waits        | waits        | waits        |
-//! | deleting  | refused      | refused      | waits        |
+//! | state      | start        | stop         | restart | kill         | set      | delete if stopped | delete     |
+//! |------------|--------------|--------------|---------|--------------|----------|-------------------|------------|
+//! | stopped    | begins       | already done | begins  | already done | begins   | begins            | begins     |
+//! | running    | already done | begins       | begins  | begins       | answered | refused           | begins     |
+//! | broken     | refused      | refused      | refused | refused      | refused  | begins            | begins     |
+//! | gone       | refused      | refused      | refused | refused      | refused  | refused           | refused    |
+//! | creating   | waits        | waits        | waits   | waits        | waits    | refused           | interrupts |
+//! | starting   | waits        | interrupts   | waits   | interrupts   | waits    | refused           | interrupts |
+//! | restarting | waits        | interrupts   | waits   | interrupts   | waits    | refused           | interrupts |
+//! | stopping   | waits        | waits        | waits   | interrupts   | waits    | waits             | waits      |
+//! | setting    | waits        | waits        | waits   | waits        | waits    | waits             | waits      |
+//! | deleting   | refused      | refused      | refused | refused      | refused  | waits             | waits      |
+//!
+//! A VM is *stopping* too while it is killed: another kill then cuts the waiting short. It is
+//! *setting* while a change is made to a stopped VM.
 //!
 //! What waits is judged again when its turn comes. A delete turns away whatever waits before
-//! it and whatever comes after it, except further deletes, which share its success.
+//! it and whatever comes after it, except further deletes, which share its success. A delete
+//! that is only for a stopped VM turns nobody away, and does not wait for a boot to end.
 
 use std::collections::VecDeque;
 
@@ -23,13 +30,39 @@ use banger_model::VmState;
 
 /// What can be asked of a VM that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum Verb {
     /// Boot it.
     Start,
     /// Bring it down.
     Stop,
+    /// Bring it down if it runs, and boot it.
+    Restart,
+    /// End its VMM without asking the guest.
+    Kill,
+    /// Change what it is.
+    Set,
+    /// Remove every trace of it, unless it runs.
+    DeleteStopped,
     /// Remove every trace of it.
     Delete,
+}
+
+impl Verb {
+    /// Every verb, in the order of the table.
+    #[cfg(test)]
+    const ALL: [Verb; 7] = [
+        Verb::Start,
+        Verb::Stop,
+        Verb::Restart,
+        Verb::Kill,
+        Verb::Set,
+        Verb::DeleteStopped,
+        Verb::Delete,
+    ];
+
+    fn deletes(self) -> bool {
+        matches!(self, Verb::Delete | Verb::DeleteStopped)
+    }
 }
 
 /// Where a VM is, as far as requests are concerned.
@@ -37,8 +70,27 @@ pub(crate) enum Request {
 pub(crate) enum Phase {
     /// Work is being done, or none is; see [`VmState`].
     Is(VmState),
+    /// Being stopped and then started again, as one.
+    Restarting,
+    /// Stopped, and being changed.
+    Setting,
     /// Removed; the owner task is about to end.
     Gone,
+}
+
+impl Phase {
+    fn is_busy(self) -> bool {
+        match self {
+            Phase::Is(state) => match state {
+                VmState::Creating | VmState::Starting | VmState::Stopping | VmState::Deleting => {
+                    true
+                }
+                VmState::Stopped | VmState::Running | VmState::Broken => false,
+            },
+            Phase::Restarting | Phase::Setting => true,
+            Phase::Gone => false,
+        }
+    }
 }
 
 /// The number by which the owner knows a request.
@@ -53,6 +105,8 @@ pub(crate) enum Refusal {
     Gone,
     /// Its removal failed half-way; it can only be deleted.
     Broken,
+    /// It runs or comes up, and is to be deleted only if it does not.
+    NotStopped,
     /// Too many requests wait already.
     Busy,
 }
@@ -68,6 +122,8 @@ pub(crate) enum Verdict {
     Interrupt,
     /// The VM is there already: a success.
     AlreadyDone,
+    /// The owner answers at once, from what the VM is; nothing is done.
+    Answer,
     /// It is not taken.
     Refuse(Refusal),
 }
@@ -76,9 +132,11 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// The owner begins it now.
-    Begin(Ticket, Request),
+    Begin(Ticket, Verb),
     /// The VM is there already: a success.
     AlreadyDone(Ticket),
+    /// The owner answers at once, from what the VM is.
+    Answer(Ticket),
     /// It is not taken any more.
     Refuse(Ticket, Refusal),
 }
@@ -90,7 +148,7 @@ const WAITING_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Queue {
     phase: Phase,
-    waiting: VecDeque<(Ticket, Request)>,
+    waiting: VecDeque<(Ticket, Verb)>,
 }
 
 impl Queue {
@@ -113,27 +171,26 @@ impl Queue {
     pub(crate) fn submit(
         &mut self,
         ticket: Ticket,
-        request: Request,
+        verb: Verb,
     ) -> (Verdict, Vec<(Ticket, Refusal)>) {
         let mut turned_away = Vec::new();
-        let state = match self.phase {
-            Phase::Gone => return (Verdict::Refuse(Refusal::Gone), turned_away),
-            Phase::Is(state) => state,
-        };
-        if !is_busy(state) {
-            let verdict = judge(state, request);
+        if !self.phase.is_busy() {
+            let verdict = judge(self.phase, verb);
             if verdict == Verdict::Begin {
-                self.phase = Phase::Is(working_on(request));
+                self.phase = working_on(verb, self.phase);
             }
             return (verdict, turned_away);
         }
-        let goes = state == VmState::Deleting || self.delete_waits();
-        if goes && request != Request::Delete {
+        let goes = self.phase == Phase::Is(VmState::Deleting) || self.delete_waits();
+        if goes && !verb.deletes() {
             return (Verdict::Refuse(Refusal::Deleting), turned_away);
         }
-        if request == Request::Delete {
-            self.waiting.retain(|(waiting, request)| {
-                let stays = *request == Request::Delete;
+        if !goes && verb == Verb::DeleteStopped && comes_up(self.phase) {
+            return (Verdict::Refuse(Refusal::NotStopped), turned_away);
+        }
+        if verb == Verb::Delete {
+            self.waiting.retain(|(waiting, other)| {
+                let stays = other.deletes();
                 if !stays {
                     turned_away.push((*waiting, Refusal::Deleting));
                 }
@@ -143,11 +200,11 @@ impl Queue {
         if self.waiting.len() >= WAITING_MAX {
             return (Verdict::Refuse(Refusal::Busy), turned_away);
         }
-        self.waiting.push_back((ticket, request));
-        let verdict = match (state, request) {
-            (VmState::Creating | VmState::Starting, Request::Delete)
-            | (VmState::Starting, Request::Stop) => Verdict::Interrupt,
-            _ => Verdict::Wait,
+        self.waiting.push_back((ticket, verb));
+        let verdict = if interrupts(verb, self.phase) {
+            Verdict::Interrupt
+        } else {
+            Verdict::Wait
         };
         (verdict, turned_away)
     }
@@ -162,22 +219,22 @@ impl Queue {
     /// The VM has come to rest in this phase: the work in progress ended, or the guest ended
     /// by itself. Says what becomes of those who waited; at most one begins, and it is last.
     pub(crate) fn settle(&mut self, phase: Phase) -> Vec<Turn> {
-        debug_assert!(!matches!(phase, Phase::Is(state) if is_busy(state)));
+        debug_assert!(!phase.is_busy());
         self.phase = phase;
         let mut turns = Vec::new();
-        while let Some((ticket, request)) = self.waiting.pop_front() {
+        while let Some((ticket, verb)) = self.waiting.pop_front() {
             let verdict = match self.phase {
                 // Only deletes can have waited for the end of a delete; they wanted this.
-                Phase::Gone if request == Request::Delete => Verdict::AlreadyDone,
-                Phase::Gone => Verdict::Refuse(Refusal::Gone),
-                Phase::Is(state) => judge(state, request),
+                Phase::Gone if verb.deletes() => Verdict::AlreadyDone,
+                phase => judge(phase, verb),
             };
             match verdict {
                 Verdict::AlreadyDone => turns.push(Turn::AlreadyDone(ticket)),
+                Verdict::Answer => turns.push(Turn::Answer(ticket)),
                 Verdict::Refuse(refusal) => turns.push(Turn::Refuse(ticket, refusal)),
                 Verdict::Begin | Verdict::Wait | Verdict::Interrupt => {
-                    self.phase = Phase::Is(working_on(request));
-                    turns.push(Turn::Begin(ticket, request));
+                    self.phase = working_on(verb, self.phase);
+                    turns.push(Turn::Begin(ticket, verb));
                     break;
                 }
             }
@@ -188,260 +245,67 @@ impl Queue {
     /// Whether work is in progress.
     #[cfg(test)]
     fn is_busy(&self) -> bool {
-        matches!(self.phase, Phase::Is(state) if is_busy(state))
+        self.phase.is_busy()
     }
 
     fn delete_waits(&self) -> bool {
-        self.waiting
-            .iter()
-            .any(|(_, request)| *request == Request::Delete)
+        self.waiting.iter().any(|(_, verb)| *verb == Verb::Delete)
     }
 }
 
-fn is_busy(state: VmState) -> bool {
-    match state {
-        VmState::Creating | VmState::Starting | VmState::Stopping | VmState::Deleting => true,
-        VmState::Stopped | VmState::Running | VmState::Broken => false,
+/// Whether the work in progress makes a VM run.
+fn comes_up(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Is(VmState::Creating | VmState::Starting) | Phase::Restarting
+    )
+}
+
+/// Whether the work in progress gives way.
+fn interrupts(verb: Verb, phase: Phase) -> bool {
+    match verb {
+        Verb::Delete => comes_up(phase),
+        Verb::Stop => matches!(phase, Phase::Is(VmState::Starting) | Phase::Restarting),
+        Verb::Kill => matches!(
+            phase,
+            Phase::Is(VmState::Starting | VmState::Stopping) | Phase::Restarting
+        ),
+        Verb::Start | Verb::Restart | Verb::Set | Verb::DeleteStopped => false,
     }
 }
 
 /// What a VM at rest does with a request.
-fn judge(state: VmState, request: Request) -> Verdict {
-    match (state, request) {
-        (_, Request::Delete) => Verdict::Begin,
+fn judge(phase: Phase, verb: Verb) -> Verdict {
+    let state = match phase {
+        Phase::Is(state) => state,
+        Phase::Gone => return Verdict::Refuse(Refusal::Gone),
+        // Not at rest; asked about nobody.
+        Phase::Restarting | Phase::Setting => return Verdict::Wait,
+    };
+    match (state, verb) {
+        (_, Verb::Delete) => Verdict::Begin,
+        (VmState::Running, Verb::DeleteStopped) => Verdict::Refuse(Refusal::NotStopped),
+        (_, Verb::DeleteStopped) => Verdict::Begin,
         (VmState::Broken, _) => Verdict::Refuse(Refusal::Broken),
-        (VmState::Running, Request::Start) | (VmState::Stopped, Request::Stop) => {
+        (VmState::Running, Verb::Set) => Verdict::Answer,
+        (VmState::Running, Verb::Start) | (VmState::Stopped, Verb::Stop | Verb::Kill) => {
             Verdict::AlreadyDone
         }
         _ => Verdict::Begin,
     }
 }
 
-/// The state a VM is in while a request is carried out.
-pub(crate) fn working_on(request: Request) -> VmState {
-    match request {
-        Request::Start => VmState::Starting,
-        Request::Stop => VmState::Stopping,
-        Request::Delete => VmState::Deleting,
+/// The phase a VM that rests in `from` is in while a request is carried out.
+fn working_on(verb: Verb, from: Phase) -> Phase {
+    match verb {
+        Verb::Start => Phase::Is(VmState::Starting),
+        Verb::Stop | Verb::Kill => Phase::Is(VmState::Stopping),
+        Verb::Restart if from == Phase::Is(VmState::Stopped) => Phase::Is(VmState::Starting),
+        Verb::Restart => Phase::Restarting,
+        Verb::Set => Phase::Setting,
+        Verb::Delete | Verb::DeleteStopped => Phase::Is(VmState::Deleting),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const STATES: [VmState; 7] = [
-        VmState::Creating,
-        VmState::Stopped,
-        VmState::Starting,
-        VmState::Running,
-        VmState::Stopping,
-        VmState::Deleting,
-        VmState::Broken,
-    ];
-
-    #[test]
-    fn the_table_in_the_documentation_is_true() {
-        use Refusal::{Broken, Deleting};
-        use Verdict::{AlreadyDone, Begin, Interrupt, Refuse, Wait};
-        let table = [
-            (VmState::Stopped, [Begin, AlreadyDone, Begin]),
-            (VmState::Running, [AlreadyDone, Begin, Begin]),
-            (VmState::Broken, [Refuse(Broken), Refuse(Broken), Begin]),
-            (VmState::Creating, [Wait, Wait, Interrupt]),
-            (VmState::Starting, [Wait, Interrupt, Interrupt]),
-            (VmState::Stopping, [Wait, Wait, Wait]),
-            (
-                VmState::Deleting,
-                [Refuse(Deleting), Refuse(Deleting), Wait],
-            ),
-        ];
-        for (state, expected) in table {
-            for (request, verdict) in [Request::Start, Request::Stop, Request::Delete]
-                .into_iter()
-                .zip(expected)
-            {
-                let (got, _) = Queue::new(state).submit(1, request);
-                assert_eq!(got, verdict, "{request:?} while {state}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_delete_turns_away_what_waits_and_what_follows() {
-        let mut queue = Queue::new(VmState::Stopping);
-        assert_eq!(queue.submit(1, Request::Start), (Verdict::Wait, vec![]));
-        assert_eq!(
-            queue.submit(2, Request::Delete),
-            (Verdict::Wait, vec![(1, Refusal::Deleting)])
-        );
-        assert_eq!(
-            queue.submit(3, Request::Start).0,
-            Verdict::Refuse(Refusal::Deleting)
-        );
-        assert_eq!(queue.submit(4, Request::Delete), (Verdict::Wait, vec![]));
-        assert_eq!(
-            queue.settle(Phase::Is(VmState::Stopped)),
-            [Turn::Begin(2, Request::Delete)]
-        );
-        assert_eq!(queue.settle(Phase::Gone), [Turn::AlreadyDone(4)]);
-        assert_eq!(
-            queue.submit(5, Request::Delete).0,
-            Verdict::Refuse(Refusal::Gone)
-        );
-    }
-
-    #[test]
-    fn a_second_delete_tries_again_when_the_first_failed() {
-        let mut queue = Queue::new(VmState::Stopped);
-        assert_eq!(queue.submit(1, Request::Delete).0, Verdict::Begin);
-        assert_eq!(queue.submit(2, Request::Delete).0, Verdict::Wait);
-        assert_eq!(
-            queue.settle(Phase::Is(VmState::Broken)),
-            [Turn::Begin(2, Request::Delete)]
-        );
-    }
-
-    #[derive(Clone, Copy, Debug)]
-    enum Event {
-        Submit(Request),
-        Settle(Phase),
-        Withdraw(Ticket),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        let request = prop_oneof![
-            3 => Just(Request::Start),
-            3 => Just(Request::Stop),
-            1 => Just(Request::Delete)
-        ];
-        let rest = prop_oneof![
-            3 => Just(Phase::Is(VmState::Stopped)),
-            3 => Just(Phase::Is(VmState::Running)),
-            1 => Just(Phase::Is(VmState::Broken)),
-            1 => Just(Phase::Gone),
-        ];
-        prop_oneof![
-            4 => request.prop_map(Event::Submit),
-            2 => rest.prop_map(Event::Settle),
-            1 => (0u64..100).prop_map(Event::Withdraw),
-        ]
-    }
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Fate {
-        Open,
-        Begun,
-        Answered,
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: every request is answered exactly once, at most
-        /// one is carried out at a time, nothing is carried out on a VM that is gone or, except
-        /// a delete, on one that is broken, and nothing but a delete begins after a delete.
-        #[test]
-        fn every_request_is_answered_once(
-            first in proptest::sample::select(&STATES),
-            events in proptest::collection::vec(event(), 0..200),
-        ) {
-            let mut queue = Queue::new(first);
-            let mut fates: HashMap<Ticket, Fate> = HashMap::new();
-            // What the owner carries out; a busy first state is its initial job.
-            let mut running: Option<Option<Ticket>> = is_busy(first).then_some(None);
-            let mut next = 0;
-            let mut resting = first;
-            for event in events {
-                match event {
-                    Event::Submit(request) => {
-                        let ticket = next;
-                        next += 1;
-                        let was_busy = queue.is_busy();
-                        let (verdict, turned_away) = queue.submit(ticket, request);
-                        for (other, _) in turned_away {
-                            prop_assert_eq!(fates.insert(other, Fate::Answered), Some(Fate::Open));
-                        }
-                        let fate = match verdict {
-                            Verdict::Begin => {
-                                prop_assert!(!was_busy && running.is_none());
-                                prop_assert!(resting != VmState::Broken || request == Request::Delete);
-                                running = Some(Some(ticket));
-                                Fate::Begun
-                            }
-                            Verdict::Wait | Verdict::Interrupt => {
-                                prop_assert!(was_busy);
-                                Fate::Open
-                            }
-                            Verdict::AlreadyDone | Verdict::Refuse(_) => Fate::Answered,
-                        };
-                        prop_assert_eq!(fates.insert(ticket, fate), None);
-                    }
-                    Event::Settle(phase) => {
-                        // A guest ends by itself only while nothing is done to its VM.
-                        if running.is_none() && (queue.is_busy() || phase == Phase::Gone
-                            || queue.phase() == Phase::Gone) {
-                            continue;
-                        }
-                        if let Some(Some(ticket)) = running.take() {
-                            prop_assert_eq!(fates.insert(ticket, Fate::Answered), Some(Fate::Begun));
-                        }
-                        if let Phase::Is(state) = phase {
-                            resting = state;
-                        }
-                        for turn in queue.settle(phase) {
-                            prop_assert!(running.is_none(), "what begins is last");
-                            match turn {
-                                Turn::Begin(ticket, request) => {
-                                    prop_assert_ne!(phase, Phase::Gone);
-                                    prop_assert!(resting != VmState::Broken || request == Request::Delete);
-                                    prop_assert_eq!(fates.insert(ticket, Fate::Begun), Some(Fate::Open));
-                                    running = Some(Some(ticket));
-                                }
-                                Turn::AlreadyDone(ticket) | Turn::Refuse(ticket, _) => {
-                                    prop_assert_eq!(fates.insert(ticket, Fate::Answered), Some(Fate::Open));
-                                }
-                            }
-                        }
-                        prop_assert_eq!(queue.is_busy(), running.is_some());
-                    }
-                    Event::Withdraw(ticket) => {
-                        let waits = fates.get(&ticket) == Some(&Fate::Open);
-                        prop_assert_eq!(queue.withdraw(ticket), waits);
-                        if waits {
-                            fates.insert(ticket, Fate::Answered);
-                        }
-                    }
-                }
-            }
-            // At the end, everything that is left is answered when the VM goes.
-            if queue.phase() != Phase::Gone {
-                if let Some(Some(ticket)) = running {
-                    fates.insert(ticket, Fate::Answered);
-                }
-                for turn in queue.settle(Phase::Gone) {
-                    match turn {
-                        Turn::Begin(..) => prop_assert!(false, "began on a VM that is gone"),
-                        Turn::AlreadyDone(ticket) | Turn::Refuse(ticket, _) => {
-                            prop_assert_eq!(fates.insert(ticket, Fate::Answered), Some(Fate::Open));
-                        }
-                    }
-                }
-            }
-            prop_assert!(fates.values().all(|fate| *fate == Fate::Answered), "{:?}", fates);
-        }
-
-        #[test]
-        fn waiting_is_bounded(requests in 0usize..200) {
-            let mut queue = Queue::new(VmState::Stopping);
-            for ticket in 0..requests as u64 {
-                let (verdict, _) = queue.submit(ticket, Request::Start);
-                let room = (ticket as usize) < WAITING_MAX;
-                prop_assert_eq!(verdict == Verdict::Wait, room);
-                prop_assert_eq!(verdict == Verdict::Refuse(Refusal::Busy), !room);
-            }
-        }
-    }
-}
+mod tests;

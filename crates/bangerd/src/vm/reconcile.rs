@@ -25,6 +25,8 @@ use super::boot::{Up, clear_runtime};
 use super::owner::{self, First};
 use super::{Vms, create, ending};
 use crate::context::{Context, remove_tree};
+use crate::failpoint::{self, Scope};
+use crate::keys;
 
 /// How long one agent may take to answer before its VM counts as starting.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -53,11 +55,15 @@ pub(crate) async fn reconcile(vms: &Arc<Vms>) -> Result<()> {
         .cloned()
         .collect();
 
+    let scope = Scope::new(failpoint::RECONCILE);
     let mut work = tokio::task::JoinSet::new();
     for row in rows {
         let instances = running.remove(&row.id).unwrap_or_default();
         let vms = vms.clone();
-        work.spawn(async move { settle(&vms, row, instances).await });
+        let own = scope.clone();
+        work.spawn(failpoint::within(scope.clone(), async move {
+            settle(&vms, row, instances, own).await;
+        }));
     }
     for (id, instances) in running {
         work.spawn(async move {
@@ -75,8 +81,8 @@ pub(crate) async fn reconcile(vms: &Arc<Vms>) -> Result<()> {
     }
 
     // Before anything new is made: what is in no row now belongs to nobody.
-    let swept = context.blocking(move |c| sweep_vms(c, &known)).await;
-    report("sweep", swept);
+    let swept = context.blocking(move |c| sweep_vms(c, &known));
+    report("sweep", failpoint::within(scope, swept).await);
     // Staging directories can hold a whole system; nobody waits for those.
     let own = context.clone();
     let sweeping = context.tasks.spawn(async move {
@@ -91,9 +97,10 @@ pub(crate) async fn reconcile(vms: &Arc<Vms>) -> Result<()> {
     Ok(())
 }
 
-async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>) {
+async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>, scope: Scope) {
     let context = &vms.context;
     let image = config_of(context, &row).await;
+    let host_key = host_key_of(context, &row).await;
     let one = if instances.len() == 1 {
         instances.pop().map(Arc::new)
     } else {
@@ -108,7 +115,7 @@ async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>) {
     let first = match row.intent {
         Intent::Creating | Intent::Deleting => {
             tracing::info!(vm = %name, intent = ?row.intent, "removing what is left");
-            First::Remove(one)
+            First::Remove(one, scope)
         }
         Intent::Present => match one {
             Some(instance) if instance.is_alive() => adopt(context, &row, instance).await,
@@ -125,6 +132,9 @@ async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>) {
     let shared = owner::spawn(vms, row.clone(), first);
     if let Some(config) = image {
         shared.set_parts(&row, Some(config));
+    }
+    if let Some(host_key) = host_key {
+        shared.set_host_key(&host_key);
     }
     if gone_first {
         // Gone, or broken: then it is shown so and nobody waits for it.
@@ -147,7 +157,7 @@ async fn adopt(context: &Arc<Context>, row: &VmRow, instance: Arc<Instance>) -> 
     let asked = tokio::time::timeout(ANSWER_WITHIN, banger_guest_api::client::info(&agent));
     match asked.await {
         Ok(Ok(info)) => {
-            tracing::info!(vm = %row.name, pids = ?instance.pids(), "adopted");
+            tracing::info!(vm = %row.name, pid = instance.pid(), "adopted");
             First::Running(Up { instance, info })
         }
         Ok(Err(_)) | Err(_) => First::Watch(instance),
@@ -176,11 +186,24 @@ async fn config_of(context: &Arc<Context>, row: &VmRow) -> Option<banger_model::
     }
 }
 
+async fn host_key_of(context: &Arc<Context>, row: &VmRow) -> Option<String> {
+    let path = context.layout.vm(&row.id).host_key();
+    match context.blocking(move |_| keys::load(&path)).await {
+        Ok(key) => key.map(|key| key.public),
+        // The next start says what is wrong with it.
+        Err(error) => {
+            tracing::warn!(vm = %row.name, "{}", error.chain());
+            None
+        }
+    }
+}
+
 /// Removes what belongs to no VM.
 fn sweep_vms(context: &Context, known: &HashSet<VmId>) -> Result<()> {
     for root in [context.layout.vms(), context.layout.vm_runtime_root.clone()] {
         report("remove leftovers", sweep_dir(&root, known));
     }
+    report("remove leftovers", context.templates.sweep());
     Ok(())
 }
 
@@ -203,7 +226,9 @@ fn sweep_dir(root: &Path, known: &HashSet<VmId>) -> Result<()> {
             && !known.contains(&id)
         {
             tracing::info!(path = %entry.path().display(), "removing what belongs to no VM");
-            report("remove leftovers", remove_tree(&entry.path()));
+            let removed = failpoint::hit("remove what belongs to no VM")
+                .and_then(|()| remove_tree(&entry.path()));
+            report("remove leftovers", removed);
         }
     }
     Ok(())

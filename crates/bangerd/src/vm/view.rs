@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use banger_api::Vm;
-use banger_model::{Digest, ImageConfig, VmId, VmName, VmState};
+use banger_model::{Digest, ImageConfig, VmId, VmName, VmSpec, VmState};
 use banger_store::VmRow;
 use banger_vmm::Instance;
 use tokio_util::sync::CancellationToken;
 
-use crate::layout::VmFiles;
+use crate::layout::Layout;
 
 /// The part of a VM that others see.
 pub(super) struct Shared {
@@ -21,17 +21,20 @@ pub(super) struct Shared {
 
 struct Shown {
     vm: Arc<Vm>,
+    spec: VmSpec,
     parts: Vec<Digest>,
+    instance: Option<Arc<Instance>>,
 }
 
 impl Shared {
     /// What is shown of a VM as its row describes it.
-    pub(super) fn new(row: &VmRow, files: &VmFiles, state: VmState) -> Arc<Shared> {
+    pub(super) fn new(row: &VmRow, layout: &Layout, state: VmState) -> Arc<Shared> {
+        let files = layout.vm(&row.id);
         let vm = Vm {
             id: row.id.to_string(),
             name: row.name.to_string(),
             state,
-            reason: row.broken_reason.clone(),
+            reason: reason(row, state),
             image: row.spec.image.to_string(),
             image_digest: String::new(),
             kernel: row.spec.kernel.to_string(),
@@ -49,7 +52,7 @@ impl Shared {
             agent_socket: None,
             console_log: text(&files.console_log()),
             ssh_host_key: None,
-            ssh_identity: String::new(),
+            ssh_identity: text(&layout.client_key()),
             image_config: ImageConfig::default(),
         };
         let shared = Arc::new(Shared {
@@ -57,12 +60,44 @@ impl Shared {
             name: row.name.clone(),
             shown: Mutex::new(Shown {
                 vm: Arc::new(vm),
+                spec: row.spec.clone(),
                 parts: Vec::new(),
+                instance: None,
             }),
             gone: CancellationToken::new(),
         });
         shared.set_parts(row, None);
         shared
+    }
+
+    /// What the VM is asked to be.
+    pub(super) fn spec(&self) -> VmSpec {
+        self.shown().spec.clone()
+    }
+
+    /// The processes that run it.
+    pub(super) fn instance(&self) -> Option<Arc<Instance>> {
+        self.shown().instance.clone()
+    }
+
+    /// Shows what the VM is asked to be.
+    pub(super) fn set_spec(&self, spec: &VmSpec) {
+        let mut shown = self.shown();
+        if shown.spec == *spec {
+            return;
+        }
+        shown.spec = spec.clone();
+        let vm = Arc::make_mut(&mut shown.vm);
+        vm.vcpus = spec.vcpus;
+        vm.memory = spec.memory;
+        vm.disk_size = spec.disk_size;
+        vm.nat = spec.nat;
+    }
+
+    /// Shows the ssh host key it was given: the public key line without its comment.
+    pub(super) fn set_host_key(&self, public: &str) {
+        let bare: Vec<&str> = public.split_ascii_whitespace().take(2).collect();
+        self.change(|vm| vm.ssh_host_key = Some(bare.join(" ")));
     }
 
     /// Identity.
@@ -117,8 +152,11 @@ impl Shared {
     }
 
     /// Shows the processes that run it, or that none do.
-    pub(super) fn set_instance(&self, instance: Option<&Instance>) {
-        self.change(|vm| match instance {
+    pub(super) fn set_instance(&self, instance: Option<&Arc<Instance>>) {
+        let mut shown = self.shown();
+        shown.instance = instance.cloned();
+        let vm = Arc::make_mut(&mut shown.vm);
+        match instance {
             Some(instance) => {
                 vm.vmm_running = instance.kind();
                 vm.pid = Some(instance.pid());
@@ -131,7 +169,7 @@ impl Shared {
                 vm.boot_id = None;
                 vm.agent_socket = None;
             }
-        });
+        }
     }
 
     /// Shows that the agent answers.
@@ -156,6 +194,15 @@ impl Shared {
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a VM that its row describes is in this state.
+fn reason(row: &VmRow, state: VmState) -> Option<String> {
+    match state {
+        VmState::Stopped => row.stop_reason.clone(),
+        VmState::Broken | VmState::Deleting => row.broken_reason.clone(),
+        VmState::Creating | VmState::Starting | VmState::Running | VmState::Stopping => None,
     }
 }
 

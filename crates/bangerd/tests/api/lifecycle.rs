@@ -328,6 +328,7 @@ async fn a_thousand_vms_are_listed_at_once_and_the_daemon_stays_small() {
             ephemeral: false,
             intent: Intent::Present,
             broken_reason: None,
+            stop_reason: None,
             created_at: "2026-11-20T10:00:00Z".into(),
         };
         store.insert(&vm).unwrap();

@@ -164,5 +164,12 @@ fn every_answer_that_is_no_success_is_an_error_response() {
         let body: ErrorResponse =
             serde_json::from_str(body).unwrap_or_else(|error| panic!("{line}: {error}: {answer}"));
         assert_eq!(body.error.code, code, "{line}");
+        // There is no operation yet, and its lines are found all the same.
+        let id = body.error.op_id.unwrap();
+        let found = ground
+            .log()
+            .lines()
+            .any(|line| line.contains(&id) && line.contains(code.as_str()));
+        assert!(found, "{line}: {id}");
     }
 }

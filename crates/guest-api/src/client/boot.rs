@@ -4,7 +4,7 @@ use banger_model::Result;
 use tokio::net::UnixStream;
 
 use super::stream::{self, FrameReader};
-use super::{broken, tame, timely};
+use super::{broken, tame, tamed, timely};
 use crate::frame::Frame;
 use crate::{BootConfig, BootReport, Hello};
 
@@ -35,6 +35,6 @@ pub async fn serve_boot(mut stream: UnixStream, config: &BootConfig) -> Result<B
             step: tame(&step),
             message: tame(&message),
         },
-        ready => ready,
+        BootReport::Ready(info) => BootReport::Ready(tamed(info)),
     })
 }

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use banger_model::{Code, Error, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
 use super::stream::{FrameReader, Pending};
-use super::{broken, failed, open, tame, timely, unexpected};
+use super::{ANSWER_TIMEOUT, broken, failed, open, tame, timely, unexpected};
 use crate::frame::{Frame, Kind};
 use crate::{Exec, ExecEvent, ExecInput, Reply, Request, STDIN_WINDOW, TtySize};
 
@@ -67,6 +68,7 @@ pub async fn exec(socket: &Path, exec: Exec) -> Result<(ExecSender, ExecReceiver
         half: receive,
         reader: FrameReader::default(),
         shared,
+        answer_by: Some(Instant::now() + ANSWER_TIMEOUT),
         ended: false,
     };
     Ok((sender, receiver))
@@ -166,6 +168,8 @@ pub struct ExecReceiver {
     half: OwnedReadHalf,
     reader: FrameReader,
     shared: Arc<Shared>,
+    /// When the agent must have said something, as long as it has not.
+    answer_by: Option<Instant>,
     ended: bool,
 }
 
@@ -179,7 +183,16 @@ impl ExecReceiver {
         if self.ended {
             return Err(Error::internal("the command has already ended"));
         }
-        let result = self.receive().await;
+        let result = match self.answer_by {
+            Some(deadline) => match tokio::time::timeout_at(deadline, self.receive()).await {
+                Ok(result) => result,
+                Err(elapsed) => {
+                    Err(failed("the guest agent does not answer".to_owned()).because(elapsed))
+                }
+            },
+            None => self.receive().await,
+        };
+        self.answer_by = None;
         let last = !matches!(
             result,
             Ok(ExecOutput::Started { .. } | ExecOutput::Stdout(_) | ExecOutput::Stderr(_))
@@ -226,12 +239,24 @@ impl ExecReceiver {
                 return Ok(None);
             }
             ExecEvent::Started { pid } => ExecOutput::Started { pid },
-            ExecEvent::Exited { code } => ExecOutput::Exited(code),
-            ExecEvent::Signalled { signal } => ExecOutput::Signalled(signal),
-            ExecEvent::Refused { code, message } => ExecOutput::Refused {
+            // What no command can end with is not passed on as if one had.
+            ExecEvent::Exited {
+                code: code @ 0..=255,
+            } => ExecOutput::Exited(code),
+            ExecEvent::Signalled {
+                signal: signal @ 1..=64,
+            } => ExecOutput::Signalled(signal),
+            ExecEvent::Refused {
+                code: code @ 125..=127,
+                message,
+            } => ExecOutput::Refused {
                 code,
                 message: tame(&message),
             },
+            ExecEvent::Exited { .. } | ExecEvent::Signalled { .. } | ExecEvent::Refused { .. } => {
+                let what = "an end that no command has";
+                return Err(broken(io::Error::new(io::ErrorKind::InvalidData, what)));
+            }
         }))
     }
 

@@ -5,8 +5,12 @@
 //! still be slow; whoever calls decides how long a boot, a command or a shutdown may take.
 
 mod boot;
+mod copy;
 mod exec;
+mod guest;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::Path;
@@ -17,15 +21,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 pub use boot::serve_boot;
+pub use copy::{CopyOutStream, archive_error, copy_in, copy_in_with, copy_out, copy_out_with};
 pub use exec::{ExecOutput, ExecReceiver, ExecSender, exec};
+pub use guest::{dial, listeners, stats};
 
 use crate::frame::Frame;
-use crate::{AGENT_PORT, Info, Open, PROTOCOL_VERSION, Reply, Request};
+use crate::{AGENT_PORT, Info, Open, PROTOCOL_VERSION, Reply, Request, tame};
 use stream::FrameReader;
 
 /// How long the agent may take to accept a connection, and to answer a question that needs no
 /// work. Generous, because many guests may be booting on few processors.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What every agent speaks.
+const OLDEST_PROTOCOL: u32 = 1;
 /// The longest answer to `CONNECT`: `OK` and a port number.
 const MAX_GREETING: usize = 32;
 
@@ -85,7 +93,7 @@ async fn greet(socket: &Path, port: u32) -> io::Result<UnixStream> {
 /// [`Code::AgentFailed`] when the agent does not answer properly in time.
 pub async fn info(socket: &Path) -> Result<Info> {
     match timely(ask(socket, Request::Info)).await? {
-        Reply::Info(info) => Ok(info),
+        Reply::Info(info) => Ok(tamed(info)),
         other => Err(unexpected(&other)),
     }
 }
@@ -144,8 +152,43 @@ pub async fn open(socket: &Path, request: Request) -> Result<UnixStream> {
     }
 }
 
+/// Explains a refusal by an agent that is older than the request; any other stays what it is.
+async fn older(socket: &Path, request: &Request, error: Error) -> Error {
+    let (needed, does) = request.since();
+    if needed <= OLDEST_PROTOCOL {
+        return error;
+    }
+    match info(socket).await {
+        Ok(info) if info.version < needed => Error::new(
+            Code::Conflict,
+            format!(
+                "the agent in this VM (release {}, protocol {}) cannot {does}; protocol {needed} \
+                 is needed",
+                info.agent_release, info.version
+            ),
+        )
+        .hint("stop and start the VM: it then boots with the current agent"),
+        _ => error,
+    }
+}
+
+fn tamed(info: Info) -> Info {
+    Info {
+        version: info.version,
+        agent_release: tame(&info.agent_release),
+        boot_id: tame(&info.boot_id),
+        kernel: tame(&info.kernel),
+        init: info.init.as_deref().map(tame),
+    }
+}
+
 async fn timely<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+    timely_within(Duration::ZERO, answer).await
+}
+
+/// As [`timely`], when the guest was asked to take `longer`.
+async fn timely_within<T>(longer: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER_TIMEOUT + longer, answer).await {
         Ok(answer) => answer,
         Err(elapsed) => Err(failed("the guest agent does not answer".to_owned()).because(elapsed)),
     }
@@ -161,7 +204,11 @@ fn done(reply: Reply) -> Result<()> {
 fn unexpected(reply: &Reply) -> Error {
     match reply {
         Reply::Error { message } => failed(format!("the guest agent refuses: {}", tame(message))),
-        Reply::Done | Reply::Info(_) | Reply::Listeners { .. } | Reply::Stats(_) => {
+        Reply::Done
+        | Reply::Info(_)
+        | Reply::Listeners { .. }
+        | Reply::NothingListens
+        | Reply::Stats(_) => {
             failed("the guest agent answered something else than was asked".to_owned())
         }
     }
@@ -173,21 +220,14 @@ fn broken(error: io::Error) -> Error {
         io::ErrorKind::InvalidData => "the guest agent does not keep its protocol",
         _ => "the connection to the guest agent broke",
     };
-    failed(message.to_owned()).because(error)
+    // What could not be understood is quoted in the cause, and came from the guest.
+    let cause = io::Error::new(error.kind(), tame(&error.to_string()));
+    failed(message.to_owned()).because(cause)
 }
 
 fn failed(message: String) -> Error {
     Error::new(Code::AgentFailed, message)
         .hint("look at the VM's state with `banger vm list` and at its console for the reason")
-}
-
-/// Text from the guest, made fit for a terminal: no control characters and no end.
-fn tame(text: &str) -> String {
-    const MAX: usize = 500;
-    text.chars()
-        .take(MAX)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 fn invalid(message: &str) -> io::Error {

@@ -90,6 +90,19 @@ impl FrameReader {
     }
 }
 
+/// Reads one frame and not one byte more. Not cancel-safe.
+///
+/// # Errors
+/// Those of the stream, `UnexpectedEof` before the frame is whole, `InvalidData` for a bad header.
+pub(super) async fn read_one(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
+    let mut head = [0; HEADER];
+    stream.read_exact(&mut head).await?;
+    let (kind, length) = frame::parse_header(head)?;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await?;
+    Ok(Frame { kind, payload })
+}
+
 /// Writes one frame. Not cancel-safe.
 pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
     let mut pending = Pending::default();

@@ -1,38 +1,70 @@
-//! The jobs of an owner: making, starting, stopping and deleting its VM, each in a task of its
-//! own that knows nothing of the others.
+//! The jobs of an owner that bring its VM up: making, starting, restarting and watching it. Each
+//! is a task of its own that knows nothing of the others; [`super::ends`] has the rest.
 
 use std::future::pending;
 use std::sync::Arc;
 
-use banger_model::{Code, Error, Progress, Quiet, Result};
-use banger_store::{Intent, VmRow};
+use banger_api::{KillSignal, OperationKind};
+use banger_model::{Code, Error, Progress, Quiet, Result, VmState};
+use banger_store::VmRow;
 use banger_vmm::Instance;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::super::boot::{self, Boot, Up};
+use super::super::ending::KillSwitch;
 use super::super::view::Shared;
-use super::super::{create, ending};
-use super::Owner;
+use super::super::{Request, create, ending};
+use super::{Owner, ends};
 use crate::context::Context;
-use crate::operations::Running;
+use crate::failpoint::{self, Scope};
+use crate::operations::{Running, word};
 
 /// The work in progress.
 pub(super) struct Job {
     pub(super) task: JoinHandle<(VmRow, Outcome)>,
     pub(super) operation: Option<Running>,
-    pub(super) interrupt: CancellationToken,
+    /// In which its failpoints are counted.
+    pub(super) scope: Scope,
+    interrupt: CancellationToken,
+    kill: watch::Sender<Option<KillSignal>>,
     /// Whether a daemon that stops may leave it in the middle.
     pub(super) may_be_left: bool,
     /// Whether a daemon that stops has it undone.
     pub(super) may_be_undone: bool,
 }
 
+impl Job {
+    /// Makes it end early, because of a request that interrupts it.
+    pub(super) fn give_way(&self, request: &Request) {
+        if let Request::Kill(signal) = request {
+            self.kill.send_replace(Some(*signal));
+        }
+        self.interrupt.cancel();
+    }
+
+    /// Makes it end early, because the daemon stops.
+    pub(super) fn undo(&self) {
+        self.interrupt.cancel();
+    }
+}
+
 /// How a job ended: the state of the VM, and of its operation.
 pub(super) struct Outcome {
     pub(super) rest: Rest,
     pub(super) result: Result<()>,
+}
+
+impl Outcome {
+    /// Something is left that should not be.
+    pub(super) fn broken(error: Error) -> Outcome {
+        Outcome {
+            rest: Rest::Broken(error.chain()),
+            result: Err(error),
+        }
+    }
 }
 
 pub(super) enum Rest {
@@ -48,6 +80,8 @@ impl Owner {
         let mut row = self.row.clone();
         let reporter = operation.reporter();
         let cancel = operation.cancel_token().clone();
+        let interrupt = cancel.clone();
+        let (kill, _) = KillSwitch::new();
         let work = async move {
             let progress: &dyn Progress = &reporter;
             let made = create::create(&context, &mut row, &shared, (progress, &cancel), start);
@@ -63,141 +97,120 @@ impl Owner {
                 Err(error) => {
                     progress.stage("undo", "removing what was made");
                     Outcome {
-                        rest: remove(&context, &row, None).await,
+                        rest: ends::remove(&context, &row, None).await,
                         result: Err(error),
                     }
                 }
             };
             (row, outcome)
         };
-        self.start_job(work, Some(operation), None, true);
+        self.start_job(
+            operation.scope().clone(),
+            work,
+            Some(operation),
+            (interrupt, kill),
+            true,
+        );
     }
 
+    /// Starts a VM, after stopping it where it runs: that is a restart.
     pub(super) fn begin_start(&mut self, operation: Option<Running>) {
         let (context, shared) = (self.context.clone(), self.shared.clone());
-        let row = self.row.clone();
+        let mut row = self.row.clone();
+        let instance = self.instance.take();
+        let kind = match &instance {
+            Some(_) => OperationKind::RestartVm,
+            None => OperationKind::StartVm,
+        };
         let progress = progress_of(operation.as_ref());
         let cancel = cancel_of(operation.as_ref());
         let interrupt = cancel.clone();
+        let (kill, mut switch) = KillSwitch::new();
         let work = async move {
-            let started = start(&context, &row, &shared, &*progress, &cancel).await;
+            if let Some(instance) = instance {
+                progress.stage("stop", &format!("stopping VM {}", row.name));
+                let stopped = ending::stop(&context, &row.id, &instance, &mut switch).await;
+                let reason = match stopped {
+                    Ok(reason) => reason,
+                    Err(error) => return (row, Outcome::broken(error)),
+                };
+                shared.set_instance(None);
+                if cancel.is_cancelled() {
+                    let outcome = Outcome {
+                        rest: Rest::Down(reason),
+                        result: Err(boot::cancelled()),
+                    };
+                    return (row, outcome);
+                }
+                shared.set_state(VmState::Starting, None);
+            }
+            let started = start(&context, &mut row, &shared, &*progress, &cancel).await;
             let outcome = match started {
                 Ok(up) => Outcome {
                     rest: Rest::Up(up),
                     result: Ok(()),
                 },
-                Err(error) => {
-                    let reason = match error.code() {
-                        Code::Cancelled => "its start was cancelled".to_owned(),
-                        _ => error.message().to_owned(),
-                    };
-                    Outcome {
-                        rest: Rest::Down(Some(reason)),
-                        result: Err(error),
-                    }
-                }
+                Err(error) => not_started(&context, &row, &switch, error).await,
             };
             (row, outcome)
         };
-        self.start_job(work, operation, Some(interrupt), true);
+        let scope = scope_of(operation.as_ref(), kind);
+        self.start_job(scope, work, operation, (interrupt, kill), true);
     }
 
+    /// Watches a VM that an earlier daemon started, until its agent answers.
     pub(super) fn begin_watch(&mut self, instance: Arc<Instance>) {
         self.shared.set_instance(Some(&instance));
         let (context, shared) = (self.context.clone(), self.shared.clone());
         let row = self.row.clone();
         let interrupt = CancellationToken::new();
         let cancel = interrupt.clone();
+        let (kill, switch) = KillSwitch::new();
         let work = async move {
             tracing::info!("watching a VM whose agent does not answer yet");
             let watched = watch(&context, &row, &shared, &cancel, instance.clone()).await;
-            let rest = match watched {
-                Ok(up) => Rest::Up(up),
+            let outcome = match watched {
+                Ok(up) => Outcome {
+                    rest: Rest::Up(up),
+                    result: Ok(()),
+                },
                 Err(error) => {
                     tracing::warn!("it did not come up: {}", error.chain());
-                    match ending::end(&context, &row.id, &instance).await {
-                        Ok(()) => Rest::Down(Some(error.message().to_owned())),
-                        Err(error) => Rest::Broken(error.chain()),
+                    if let Err(error) = ending::end(&context, &row.id, &instance).await {
+                        tracing::warn!("it is not ended: {}", error.chain());
                     }
+                    not_started(&context, &row, &switch, error).await
                 }
-            };
-            let outcome = Outcome {
-                rest,
-                result: Ok(()),
             };
             (row, outcome)
         };
-        self.start_job(work, None, Some(interrupt), false);
+        let scope = scope_of(None, OperationKind::StartVm);
+        self.start_job(scope, work, None, (interrupt, kill), false);
         if let Some(job) = &mut self.job {
             job.may_be_left = true;
         }
     }
 
-    pub(super) fn begin_stop(&mut self, operation: Option<Running>) {
-        let context = self.context.clone();
-        let row = self.row.clone();
-        let instance = self.instance.take();
-        let progress = progress_of(operation.as_ref());
-        let work = async move {
-            progress.stage("stop", &format!("stopping VM {}", row.name));
-            let stopped = match &instance {
-                Some(instance) => ending::stop(&context, &row.id, instance).await,
-                None => Ok(None),
-            };
-            let outcome = match stopped {
-                Ok(reason) => Outcome {
-                    rest: Rest::Down(reason),
-                    result: Ok(()),
-                },
-                Err(error) => Outcome {
-                    rest: Rest::Broken(error.chain()),
-                    result: Err(error),
-                },
-            };
-            (row, outcome)
-        };
-        self.start_job(work, operation, None, false);
-    }
-
-    pub(super) fn begin_delete(&mut self, operation: Option<Running>) {
-        let context = self.context.clone();
-        let row = self.row.clone();
-        let instance = self.instance.take();
-        let progress = progress_of(operation.as_ref());
-        let work = async move {
-            progress.stage("delete", &format!("deleting VM {}", row.name));
-            let rest = remove(&context, &row, instance.as_deref()).await;
-            let result = match &rest {
-                Rest::Broken(reason) => Err(Error::new(
-                    Code::Io,
-                    format!("VM `{}` could not be removed: {reason}", row.name),
-                )
-                .hint(format!(
-                    "put that right, then `banger vm delete {}` again",
-                    row.name
-                ))),
-                Rest::Up(_) | Rest::Down(_) | Rest::Gone => Ok(()),
-            };
-            (row, Outcome { rest, result })
-        };
-        self.start_job(work, operation, None, false);
-    }
-
-    /// `interrupt` is the operation's own token unless one is given.
-    fn start_job(
+    /// Carries out the work in a task of its own. `interrupt` fires when it is to end early,
+    /// and the other one says when the VM is to be killed.
+    pub(super) fn start_job(
         &mut self,
+        scope: Scope,
         work: impl Future<Output = (VmRow, Outcome)> + Send + 'static,
         operation: Option<Running>,
-        interrupt: Option<CancellationToken>,
+        (interrupt, kill): (CancellationToken, watch::Sender<Option<KillSignal>>),
         may_be_undone: bool,
     ) {
         let span = match &operation {
             Some(operation) => operation.span().clone(),
             None => tracing::Span::current(),
         };
+        let work = failpoint::within(scope.clone(), work).instrument(span);
         self.job = Some(Job {
-            task: tokio::spawn(work.instrument(span)),
-            interrupt: interrupt.unwrap_or_else(|| cancel_of(operation.as_ref())),
+            task: tokio::spawn(work),
+            scope,
+            interrupt,
+            kill,
             operation,
             may_be_left: false,
             may_be_undone,
@@ -205,13 +218,55 @@ impl Owner {
     }
 }
 
-async fn start(
+/// What becomes of a VM that did not come up: nothing of the attempt is left, or it is broken.
+async fn not_started(
     context: &Arc<Context>,
     row: &VmRow,
+    switch: &KillSwitch,
+    error: Error,
+) -> Outcome {
+    let rest = match ending::clear(context, &row.id).await {
+        Ok(()) => Rest::Down(Some(match error.code() {
+            _ if switch.is_used() => ending::KILLED.to_owned(),
+            Code::Cancelled => "its start was cancelled".to_owned(),
+            _ => error.message().to_owned(),
+        })),
+        Err(left) => {
+            tracing::error!("what was started is not ended: {}", left.chain());
+            Rest::Broken(left.chain())
+        }
+    };
+    Outcome {
+        rest,
+        result: Err(error),
+    }
+}
+
+/// Records why a VM stopped, so that the next daemon knows it too.
+pub(super) async fn keep_reason(context: &Arc<Context>, row: &mut VmRow, reason: Option<String>) {
+    if row.stop_reason == reason {
+        return;
+    }
+    let (id, kept) = (row.id.clone(), reason.clone());
+    let written = context.blocking(move |c| {
+        failpoint::hit("write why it stopped")?;
+        c.store.set_stop_reason(&id, kept.as_deref())
+    });
+    match written.await {
+        Ok(()) => row.stop_reason = reason,
+        // It is shown all the same, until this daemon ends.
+        Err(error) => tracing::warn!("why it stopped is not recorded: {}", error.chain()),
+    }
+}
+
+async fn start(
+    context: &Arc<Context>,
+    row: &mut VmRow,
     shared: &Shared,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Up> {
+    keep_reason(context, row, None).await;
     let (image, kernel, strategy) = create::parts(context, row).await?;
     let boot = Boot {
         context,
@@ -253,39 +308,22 @@ async fn watch(
     boot::resume(boot, instance).await
 }
 
-/// Removes a VM, writing the intent first. A failure is recorded with the row.
-async fn remove(context: &Arc<Context>, row: &VmRow, instance: Option<&Instance>) -> Rest {
-    let id = row.id.clone();
-    let intended = context
-        .blocking(move |c| c.store.set_intent(&id, Intent::Deleting))
-        .await;
-    if let Err(error) = intended {
-        // Removing may be just what makes room for writing.
-        tracing::warn!("the intent to delete is not recorded: {}", error.chain());
+/// In which the failpoints of a job are counted: with its operation, where it has one.
+pub(super) fn scope_of(operation: Option<&Running>, kind: OperationKind) -> Scope {
+    match operation {
+        Some(operation) => operation.scope().clone(),
+        None => Scope::new(word(kind)),
     }
-    let Err(error) = ending::remove(context, &row.id, instance).await else {
-        return Rest::Gone;
-    };
-    let reason = error.chain();
-    tracing::error!("removal failed: {reason}");
-    let (id, why) = (row.id.clone(), reason.clone());
-    let recorded = context
-        .blocking(move |c| c.store.set_broken(&id, &why))
-        .await;
-    if let Err(error) = recorded {
-        tracing::warn!("the failure is not recorded: {}", error.chain());
-    }
-    Rest::Broken(reason)
 }
 
-fn progress_of(operation: Option<&Running>) -> Box<dyn Progress> {
+pub(super) fn progress_of(operation: Option<&Running>) -> Box<dyn Progress> {
     match operation {
         Some(operation) => Box::new(operation.reporter()),
         None => Box::new(Quiet),
     }
 }
 
-fn cancel_of(operation: Option<&Running>) -> CancellationToken {
+pub(super) fn cancel_of(operation: Option<&Running>) -> CancellationToken {
     match operation {
         Some(operation) => operation.cancel_token().clone(),
         None => CancellationToken::new(),

@@ -28,6 +28,9 @@
 //!                  └──────────┘
 //! ```
 //!
+//! A restart goes through *stopping* and *starting* as one piece of work, and a change of a
+//! stopped VM leaves it *stopped* all the while.
+//!
 //! Who moves it: requests, through [`super::policy`], which says what is refused where; the end
 //! of the job in progress; and the end of the VMM by itself, noticed while it is running. At
 //! most one job runs at a time, in a task of its own, so the owner always listens. A daemon
@@ -36,6 +39,8 @@
 //! What is shown changes before the operation ends, so whoever waited for the end sees the
 //! outcome.
 
+mod answers;
+mod ends;
 mod jobs;
 
 use std::collections::HashMap;
@@ -45,7 +50,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_model::{Code, Error, Result, VmState};
+use banger_model::{Result, VmState};
 use banger_store::VmRow;
 use banger_vmm::{Ended, Instance};
 use tokio::sync::mpsc;
@@ -53,11 +58,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::boot::{self, Up};
-use super::policy::{Phase, Queue, Refusal, Request, Ticket, Turn, Verdict, working_on};
+use super::policy::{Phase, Queue, Ticket, Turn, Verdict};
 use super::view::Shared;
-use super::{Handle, Vms, ending, not_found};
+use super::{Handle, Request, Vms, ending, not_found};
 use crate::context::Context;
+use crate::failpoint::{self, Scope};
 use crate::operations::Running;
+use answers::{end, stopping};
 use jobs::{Job, Outcome, Rest, ended};
 
 /// How long an ephemeral VM waits for its first lease, and for a new one after the daemon was
@@ -91,8 +98,9 @@ pub(super) enum First {
     Running(Up),
     /// It is there and its VMM runs; its agent has not answered yet.
     Watch(Arc<Instance>),
-    /// It is to be removed, with whatever runs for it.
-    Remove(Option<Arc<Instance>>),
+    /// It is to be removed, with whatever runs for it, and with the failpoints counted in this
+    /// scope.
+    Remove(Option<Arc<Instance>>, Scope),
     /// It is damaged, with the reason; it can only be deleted.
     Broken(String),
 }
@@ -100,16 +108,15 @@ pub(super) enum First {
 /// Starts the owner of a VM and adds it to the table.
 pub(super) fn spawn(vms: &Arc<Vms>, row: VmRow, first: First) -> Arc<Shared> {
     let context = vms.context.clone();
-    let files = context.layout.vm(&row.id);
     let state = match &first {
         First::Create { .. } => VmState::Creating,
         First::Stopped => VmState::Stopped,
         First::Running(_) => VmState::Running,
         First::Watch(_) => VmState::Starting,
-        First::Remove(_) => VmState::Deleting,
+        First::Remove(..) => VmState::Deleting,
         First::Broken(_) => VmState::Broken,
     };
-    let shared = Shared::new(&row, &files, state);
+    let shared = Shared::new(&row, &context.layout, state);
     let (inbox, messages) = mpsc::unbounded_channel();
     let grace = row.ephemeral.then(|| Instant::now() + GRACE);
     let span = tracing::info_span!("vm", vm = %row.name);
@@ -147,8 +154,9 @@ struct Owner {
     row: VmRow,
     instance: Option<Arc<Instance>>,
     job: Option<Job>,
-    /// Operations of requests that wait for their turn. Requests of the owner itself have none.
-    waiting: HashMap<Ticket, Running>,
+    /// Requests that wait for their turn, with their operations. Those of the owner itself have
+    /// none.
+    waiting: HashMap<Ticket, (Request, Option<Running>)>,
     next_ticket: Ticket,
     leases: u32,
     /// When an ephemeral VM that nobody keeps is deleted.
@@ -212,9 +220,9 @@ impl Owner {
             First::Stopped => {}
             First::Running(up) => self.show_up(up),
             First::Watch(instance) => self.begin_watch(instance),
-            First::Remove(instance) => {
+            First::Remove(instance, scope) => {
                 self.instance = instance;
-                self.begin(Request::Delete, None);
+                self.begin_removal(None, scope);
             }
             First::Broken(reason) => self.shared.set_state(VmState::Broken, Some(reason)),
         }
@@ -250,71 +258,87 @@ impl Owner {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let (verdict, turned_away) = self.queue.submit(ticket, request);
+        let (verdict, turned_away) = self.queue.submit(ticket, request.verb());
         for (ticket, refusal) in turned_away {
-            let refused = self.waiting.remove(&ticket);
+            let refused = self.take_waiting(ticket);
             end(refused, Err(self.refused(refusal)));
         }
         match verdict {
             Verdict::Begin => self.begin(request, operation),
             Verdict::Wait | Verdict::Interrupt => {
-                if let Some(operation) = operation {
-                    self.waiting.insert(ticket, operation);
-                }
                 if verdict == Verdict::Interrupt
                     && let Some(job) = &self.job
                 {
-                    job.interrupt.cancel();
+                    job.give_way(&request);
                 }
+                self.waiting.insert(ticket, (request, operation));
             }
             Verdict::AlreadyDone => end(operation, Ok(())),
+            Verdict::Answer => end(operation, self.answer(&request)),
             Verdict::Refuse(refusal) => end(operation, Err(self.refused(refusal))),
         }
     }
 
     /// An operation was cancelled: one that waits ends here, one in progress knows by itself.
     fn withdraw(&mut self, id: &str) {
+        let is_it = |operation: &Option<Running>| {
+            operation
+                .as_ref()
+                .is_some_and(|operation| operation.id() == id)
+        };
         let found = self
             .waiting
             .iter()
-            .find(|(_, operation)| operation.id() == id)
+            .find(|(_, (_, operation))| is_it(operation))
             .map(|(ticket, _)| *ticket);
         if let Some(ticket) = found
             && self.queue.withdraw(ticket)
         {
-            end(self.waiting.remove(&ticket), Err(boot::cancelled()));
+            end(self.take_waiting(ticket), Err(boot::cancelled()));
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Error {
-        let name = &self.row.name;
-        match refusal {
-            Refusal::Gone => not_found(name.as_str()),
-            Refusal::Deleting => {
-                Error::new(Code::Conflict, format!("VM `{name}` is being deleted"))
-            }
-            Refusal::Broken => Error::new(Code::Conflict, format!("VM `{name}` is broken")).hint(
-                format!("`banger vm delete {name}` removes what is left of it"),
-            ),
-            Refusal::Busy => Error::new(
-                Code::Conflict,
-                format!("too many requests wait for VM `{name}`"),
-            )
-            .hint("try again when some are done"),
-        }
+    /// The operation of a request that waits no longer.
+    fn take_waiting(&mut self, ticket: Ticket) -> Option<Running> {
+        self.waiting
+            .remove(&ticket)
+            .and_then(|(_, operation)| operation)
     }
 
     fn begin(&mut self, request: Request, operation: Option<Running>) {
-        self.shared.set_state(working_on(request), None);
+        let show = |state| self.shared.set_state(state, None);
         match request {
-            Request::Start => self.begin_start(operation),
-            Request::Stop => self.begin_stop(operation),
-            Request::Delete => self.begin_delete(operation),
+            Request::Start | Request::Restart => {
+                show(match &self.instance {
+                    Some(_) => VmState::Stopping,
+                    None => VmState::Starting,
+                });
+                self.begin_start(operation);
+            }
+            Request::Stop => {
+                show(VmState::Stopping);
+                self.begin_stop(operation);
+            }
+            Request::Kill(signal) => {
+                show(VmState::Stopping);
+                self.begin_kill(signal, operation);
+            }
+            // It stays what it is.
+            Request::Set(change) => self.begin_set(change, operation),
+            Request::DeleteStopped | Request::Delete => {
+                show(VmState::Deleting);
+                self.begin_delete(operation);
+            }
         }
     }
 
     async fn finish_job(&mut self, ended: Result<(VmRow, Outcome)>) {
-        let operation = self.job.take().and_then(|job| job.operation);
+        let Some(Job {
+            operation, scope, ..
+        }) = self.job.take()
+        else {
+            return;
+        };
         let Outcome { rest, result } = match ended {
             Ok((row, outcome)) => {
                 self.row = row;
@@ -323,7 +347,7 @@ impl Owner {
             Err(error) => {
                 // A defect. Whatever the job started is ended, and the VM can be deleted.
                 let rest = Rest::Broken(error.chain());
-                if let Err(error) = ending::kill_all(&self.context, &self.row.id).await {
+                if let Err(error) = ending::clear(&self.context, &self.row.id).await {
                     tracing::error!("processes may be left: {}", error.chain());
                 }
                 Outcome {
@@ -332,20 +356,30 @@ impl Owner {
                 }
             }
         };
-        let phase = self.rest(rest);
+        self.shared.set_spec(&self.row.spec);
+        let resting = async {
+            let phase = self.rest(rest).await;
+            // Whoever asked learns it last.
+            if let Err(error) = failpoint::pass("tell whoever asked").await {
+                tracing::warn!("{}", error.chain());
+            }
+            phase
+        };
+        let phase = failpoint::within(scope, resting).await;
         end(operation, result);
         self.settle(phase);
     }
 
     /// Shows where the VM has come to rest.
-    fn rest(&mut self, rest: Rest) -> Phase {
+    async fn rest(&mut self, rest: Rest) -> Phase {
         match rest {
             Rest::Up(up) => {
                 self.show_up(up);
                 Phase::Is(VmState::Running)
             }
             Rest::Down(reason) => {
-                self.show_down(VmState::Stopped, reason);
+                self.show_down(VmState::Stopped, reason.clone());
+                jobs::keep_reason(&self.context, &mut self.row, reason).await;
                 Phase::Is(VmState::Stopped)
             }
             Rest::Broken(reason) => {
@@ -382,13 +416,18 @@ impl Owner {
     fn settle(&mut self, phase: Phase) {
         for turn in self.queue.settle(phase) {
             match turn {
-                Turn::Begin(ticket, request) => {
-                    let operation = self.waiting.remove(&ticket);
-                    self.begin(request, operation);
+                Turn::Begin(ticket, verb) => match self.waiting.remove(&ticket) {
+                    Some((request, operation)) => self.begin(request, operation),
+                    None => tracing::error!(?verb, "nothing is known of what begins"),
+                },
+                Turn::AlreadyDone(ticket) => end(self.take_waiting(ticket), Ok(())),
+                Turn::Answer(ticket) => {
+                    if let Some((request, operation)) = self.waiting.remove(&ticket) {
+                        end(operation, self.answer(&request));
+                    }
                 }
-                Turn::AlreadyDone(ticket) => end(self.waiting.remove(&ticket), Ok(())),
                 Turn::Refuse(ticket, refusal) => {
-                    let refused = self.waiting.remove(&ticket);
+                    let refused = self.take_waiting(ticket);
                     end(refused, Err(self.refused(refusal)));
                 }
             }
@@ -405,11 +444,15 @@ impl Owner {
             Err(error) => format!("its VMM cannot be watched: {}", error.chain()),
         };
         tracing::info!("stopped by itself: {reason}");
-        let rest = match ending::end(&self.context, &self.row.id, &instance).await {
-            Ok(()) => Rest::Down(Some(reason)),
-            Err(error) => Rest::Broken(error.chain()),
+        let scope = Scope::new(failpoint::GUEST_END);
+        let coming_to_rest = async {
+            let rest = match ending::end(&self.context, &self.row.id, &instance).await {
+                Ok(()) => Rest::Down(Some(reason)),
+                Err(error) => Rest::Broken(error.chain()),
+            };
+            self.rest(rest).await
         };
-        let phase = self.rest(rest);
+        let phase = failpoint::within(scope, coming_to_rest).await;
         self.settle(phase);
     }
 
@@ -420,31 +463,17 @@ impl Owner {
         let waiting: Vec<Ticket> = self.waiting.keys().copied().collect();
         for ticket in waiting {
             self.queue.withdraw(ticket);
-            end(self.waiting.remove(&ticket), Err(stopping()));
+            end(self.take_waiting(ticket), Err(stopping()));
         }
         match &self.job {
             Some(job) if job.may_be_left => {
                 job.task.abort();
                 self.job = None;
             }
-            Some(job) if job.may_be_undone => job.interrupt.cancel(),
+            Some(job) if job.may_be_undone => job.undo(),
             _ => {}
         }
     }
-}
-
-/// Ends an operation, if there is one. The owner's own requests have none; their failures are
-/// logged where they happen.
-fn end(operation: Option<Running>, result: Result<()>) {
-    if let Some(operation) = operation {
-        // Whoever waits for it reads it there.
-        operation.end(result).ok();
-    }
-}
-
-fn stopping() -> Error {
-    Error::new(Code::DaemonUnavailable, "the daemon is stopping")
-        .hint("repeat the command: the next one starts a new daemon")
 }
 
 async fn exited(instance: Option<&Arc<Instance>>, watching: bool) -> Result<Ended> {

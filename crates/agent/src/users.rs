@@ -1,7 +1,10 @@
 //! Who a command runs as, from `/etc/passwd` and `/etc/group`.
 //!
 //! The agent is static and therefore has no NSS: users from LDAP and the like can be named by
-//! number. Pure functions over the files' text.
+//! number. [`look_up`] reads the files, [`resolve`] is a pure function over their text.
+
+use std::fs::File;
+use std::io::Read;
 
 /// A resolved user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub(crate) struct User {
     pub(crate) shell: String,
 }
 
+/// The guest's own files are not trusted to be of a sane size.
+const MAX_DATABASE: u64 = 4 << 20;
 const DEFAULT_SHELL: &str = "/bin/sh";
 /// What Linux accepts for one process, which also bounds what a hostile `/etc/group` can ask.
 const MAX_GROUPS: usize = 65_536;
@@ -64,11 +69,29 @@ fn number(text: &str) -> Option<u32> {
         .filter(|id| *id != INVALID_ID)
 }
 
+/// Resolves `wanted` with the guest's user database, see [`resolve`].
+pub(crate) fn look_up(wanted: Option<&str>) -> Result<User, String> {
+    resolve(
+        wanted,
+        &read_database("/etc/passwd"),
+        &read_database("/etc/group"),
+    )
+}
+
+/// A missing or unreadable database is an empty one: root needs none.
+fn read_database(path: &str) -> String {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_DATABASE).read_to_end(&mut bytes)) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
 /// Resolves `name`, `uid`, `name:group` or `uid:gid`; root when absent.
 ///
 /// As in Docker, a name wins over a number, a uid without an account gets gid 0 and the home
 /// `/`, and a group given explicitly replaces the account's supplementary groups.
-pub(crate) fn resolve(wanted: Option<&str>, passwd: &str, group: &str) -> Result<User, String> {
+fn resolve(wanted: Option<&str>, passwd: &str, group: &str) -> Result<User, String> {
     let (user, wanted_group) = match wanted.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (wanted.unwrap_or("root"), None),

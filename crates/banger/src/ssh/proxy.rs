@@ -1,0 +1,191 @@
+//! `banger ssh-proxy`: the connection under OpenSSH's, for its option `ProxyCommand`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use banger_api::Vm;
+use banger_config::Paths;
+use banger_guest_api::client;
+use banger_model::{Code, Error, Result};
+use clap::Args;
+use jiff::Timestamp;
+
+use super::known_hosts::pin;
+use super::{Files, SUFFIX};
+use crate::connect::connect;
+use crate::exit::Exit;
+use crate::ui::Ui;
+use crate::vm::{agent_socket, reference};
+
+/// Connect standard input and output to a port of a machine, for the `ProxyCommand` of ssh
+///
+/// Writes the machine's host key into banger's own `known_hosts` first.
+#[derive(Args, Debug)]
+pub(crate) struct SshProxyArgs {
+    /// The machine: its name, or NAME.vm
+    #[arg(value_name = "HOST", value_parser = host)]
+    host: Host,
+
+    /// The port in the guest
+    #[arg(default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+/// What ssh calls the machine, and what we do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    typed: String,
+    reference: String,
+}
+
+fn host(text: &str) -> Result<Host> {
+    Ok(Host {
+        typed: text.to_owned(),
+        reference: reference(text.strip_suffix(SUFFIX).unwrap_or(text))?,
+    })
+}
+
+/// From the start of the VMM: within it, an ssh server may still be coming up.
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// How long a port may take in a guest that has long been up: its server may be restarting.
+const LEAST_WAIT: Duration = Duration::from_secs(3);
+
+pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> {
+    let paths = Paths::from_env()?;
+    let client = connect(&paths).await?;
+    let vm = client.vm(&args.host.reference).await?;
+    let socket = agent_socket(&vm)?;
+    let key = vm.ssh_host_key.as_deref().ok_or_else(|| {
+        Error::new(
+            Code::Conflict,
+            format!("`{}` has no ssh host key yet", vm.name),
+        )
+        .hint(format!("restart it: `banger vm restart {}`", vm.name))
+    })?;
+    pin(&Files::new(&paths), &args.host.typed, key)?;
+    let wait = patience(&vm, Timestamp::now());
+    let stream = client::dial(&socket, args.port, wait)
+        .await
+        .map_err(|error| explain(&vm, args.port, error))?;
+    let stream = stream
+        .into_std()
+        .and_then(|stream| stream.set_nonblocking(false).map(|()| stream))
+        .map_err(|error| Error::internal("cannot take the connection").because(error))?;
+    // Nothing else happens on this thread from here on, so it may block.
+    relay(stream).map_err(|error| {
+        Error::new(
+            Code::AgentFailed,
+            format!("the connection to `{}` broke", vm.name),
+        )
+        .because(error)
+    })?;
+    Ok(Exit::SUCCESS)
+}
+
+/// How long to wait for the server in the guest.
+fn patience(vm: &Vm, now: Timestamp) -> Duration {
+    let started = vm
+        .started_at
+        .as_ref()
+        .and_then(|at| at.parse::<Timestamp>().ok());
+    let up = started.map_or(Duration::ZERO, |at| {
+        Duration::try_from(now.duration_since(at)).unwrap_or(Duration::ZERO)
+    });
+    BOOT_LIMIT.saturating_sub(up).max(LEAST_WAIT)
+}
+
+fn explain(vm: &Vm, port: u16, error: Error) -> Error {
+    let name = &vm.name;
+    Error::new(
+        error.code(),
+        format!("cannot reach port {port} of `{name}`"),
+    )
+    .hint(match port {
+        22 => format!(
+            "the image may have no ssh server: `banger vm exec {name} -- COMMAND` needs none"
+        ),
+        _ => format!("`banger vm ports {name}` shows what it listens on"),
+    })
+    .because(error)
+}
+
+/// Hands bytes through in both directions until the guest has said its last. The end of our
+/// input ends only that direction.
+fn relay(stream: UnixStream) -> io::Result<()> {
+    let mut to_guest = stream.try_clone()?;
+    let mut input = own(rustix::stdio::stdin())?;
+    // The program's end takes it along, wherever it is.
+    std::thread::spawn(move || {
+        let copied = pass_on(&mut input, &mut to_guest);
+        to_guest.shutdown(Shutdown::Write).ok();
+        copied
+    });
+    let mut output = own(rustix::stdio::stdout())?;
+    match pass_on(&mut &stream, &mut output) {
+        // ssh has ended.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes what it reads, as it comes. Not [`io::copy`]: between a socket and a pipe that is
+/// `splice`, which keeps the pipe locked while it waits for the socket, so that the other end
+/// cannot even read what is in it.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A file of our own, without a buffer: what is written is gone at once.
+fn own(fd: BorrowedFd) -> io::Result<File> {
+    Ok(File::from(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::example;
+
+    #[test]
+    fn hosts_are_names_with_or_without_the_suffix() {
+        for (typed, name) in [("box", "box"), ("box.vm", "box"), ("0123.vm", "0123")] {
+            let host = host(typed).unwrap();
+            assert_eq!(
+                (host.typed.as_str(), host.reference.as_str()),
+                (typed, name)
+            );
+        }
+        for bad in [
+            "", ".vm", "a.b.vm", "box.vm.", "a b", "a\nb", "$(x)", "a;b.vm", "-'.vm",
+        ] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_young_guest_gets_the_rest_of_its_time() {
+        let at = |started: Option<&str>| {
+            let vm = Vm {
+                started_at: started.map(str::to_owned),
+                ..example()
+            };
+            patience(&vm, "2026-01-01T00:01:00Z".parse().unwrap()).as_secs()
+        };
+        assert_eq!(at(Some("2026-01-01T00:00:50Z")), 80);
+        assert_eq!(at(Some("2025-01-01T00:00:00Z")), 3);
+        // A clock that went back, or no time at all.
+        assert_eq!(at(Some("2027-01-01T00:00:00Z")), 90);
+        assert_eq!(at(None), 90);
+    }
+}

@@ -1,0 +1,153 @@
+//! `banger vm prune`
+
+use std::io::{BufRead, IsTerminal};
+
+use banger_api::{Operation, Vm};
+use banger_config::Paths;
+use banger_model::{Code, Error, Result, VmState};
+use clap::Args;
+use jiff::Timestamp;
+
+use super::list::as_table;
+use crate::connect::{connect, warn_of_other_release};
+use crate::exit::Exit;
+use crate::operation::{OnSignal, exit_of, report, run_all};
+use crate::ui::Ui;
+
+/// Delete all machines that are not running
+///
+/// Lists them and asks first; without a terminal to ask on, `--force` is needed. A machine that is
+/// started meanwhile is left alone. Prints the name of each machine that is gone.
+#[derive(Args, Debug)]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl PruneArgs {
+    /// Refuses to ask where nobody can answer.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.force || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::InvalidArgument,
+            "`vm prune` asks before it deletes, and there is no terminal to ask on",
+        )
+        .hint("give `--force`; `banger vm list` shows what is not running"))
+    }
+}
+
+pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
+    let client = connect(&Paths::from_env()?).await?;
+    let mut vms = client.vms().await?;
+    warn_of_other_release(ui, &client);
+    vms.retain(is_idle);
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    if vms.is_empty() {
+        ui.say("no machine rests: there is nothing to delete");
+        report(ui, &[], Vec::new())?;
+        return Ok(Exit::SUCCESS);
+    }
+    if !args.force && !is_confirmed(ui, &vms)? {
+        ui.say("nothing is deleted");
+        report(ui, &[], Vec::new())?;
+        return Ok(Exit::SUCCESS);
+    }
+    // By id: a name may belong to another machine by now.
+    let ids = vms.iter().map(|vm| vm.id.clone()).collect();
+    let delete =
+        async |client: &banger_api::Client, id: &str| client.delete_vm_if_stopped(id).await;
+    let ended = run_all(ui, &client, ids, "deleting", OnSignal::Insist, delete).await?;
+    let (results, interrupted) = match ended {
+        Ok(ended) => ended,
+        Err(exit) => return Ok(exit),
+    };
+    let (names, results) = without_the_started(ui, vms, results);
+    let exit = exit_of(&results, interrupted);
+    report(ui, &names, results)?;
+    Ok(exit)
+}
+
+/// Whether pruning is meant for it: it does not run and nothing is being done to it.
+fn is_idle(vm: &Vm) -> bool {
+    match vm.state {
+        VmState::Stopped | VmState::Broken => true,
+        VmState::Creating
+        | VmState::Starting
+        | VmState::Running
+        | VmState::Stopping
+        | VmState::Deleting => false,
+    }
+}
+
+/// Shows what goes and reads the answer. Anything but a clear yes is a no.
+fn is_confirmed(ui: &Ui, vms: &[Vm]) -> Result<bool> {
+    let count = match vms.len() {
+        1 => "this machine".to_owned(),
+        count => format!("these {count} machines"),
+    };
+    ui.ask(&format!(
+        "{}\n\nDelete {count} and all that is on the disks? [y/N] ",
+        as_table(vms, Timestamp::now())
+    ));
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Error::new(Code::Io, "cannot read the answer").because(error))?;
+    if !answer.ends_with('\n') {
+        // The answer was the end of the input, after which the cursor is still on our line.
+        ui.ask("\n");
+    }
+    let answer = answer.trim().to_ascii_lowercase();
+    Ok(answer == "y" || answer == "yes")
+}
+
+/// Takes out what somebody else started or deleted meanwhile: both are as they should be. The
+/// results are in the order of the ids.
+fn without_the_started(
+    ui: &Ui,
+    mut vms: Vec<Vm>,
+    results: Vec<Result<Operation>>,
+) -> (Vec<String>, Vec<Result<Operation>>) {
+    vms.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut kept: Vec<_> = vms
+        .into_iter()
+        .map(|vm| vm.name)
+        .zip(results)
+        .filter(|(name, result)| match result {
+            Err(error) if error.code() == Code::Conflict => {
+                ui.say(&format!("`{name}` is left alone: {}", error.chain()));
+                false
+            }
+            Err(error) => error.code() != Code::NotFound,
+            Ok(_) => true,
+        })
+        .collect();
+    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+    kept.into_iter().unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::example;
+
+    #[test]
+    fn only_what_rests_is_pruned() {
+        for (state, expected) in [
+            (VmState::Creating, false),
+            (VmState::Stopped, true),
+            (VmState::Starting, false),
+            (VmState::Running, false),
+            (VmState::Stopping, false),
+            (VmState::Deleting, false),
+            (VmState::Broken, true),
+        ] {
+            let vm = Vm { state, ..example() };
+            assert_eq!(is_idle(&vm), expected, "{state}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Processes that die and clients that vanish at random moments.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use banger_tests::World;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("faults-neighbours-are-undisturbed", neighbours),
+    ("faults-agent-killed", agent_killed),
+    ("faults-client-vanishes", client_vanishes),
+    ("faults-nothing-grows", nothing_grows),
+    ("many-creates-at-once", many_creates),
+    ("many-names-race", name_races),
+    ("many-cycles-in-parallel", cycles),
+];
+
+/// Numbers that are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Processes whose command line names this VM, by program.
+fn processes(id: &str, program: &str) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.starts_with(program) && line.contains(id) {
+            let pid = entry.file_name().to_string_lossy().parse().expect("a pid");
+            found.push(Pid::from_raw(pid).expect("a pid"));
+        }
+    }
+    found
+}
+
+fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn neighbours(w: &World) {
+    w.banger(["vm", "run", "-d", "--name", "neighbour"]).ok();
+    w.banger(["vm", "create", "--no-start", "--name", "victim"])
+        .ok();
+    let before = w.vm("neighbour");
+    let id = w.vm("victim")["id"].as_str().expect("an id").to_owned();
+    let mut random = Random(42);
+    for round in 0..8 {
+        let program = ["qemu-system-x86_64", "banger-vsock"][round % 2];
+        // While it boots as well as when it runs.
+        let mut start = w.start(["vm", "start", "victim"]);
+        if round < 4 {
+            start.finish().ok();
+            std::thread::sleep(Duration::from_millis(random.below(300)));
+        } else {
+            start.wait_for_stderr("waiting for the guest");
+            std::thread::sleep(Duration::from_millis(random.below(1000)));
+        }
+        for pid in processes(&id, program) {
+            // Gone by itself is as good.
+            kill_process(pid, Signal::KILL).ok();
+        }
+        eventually(Duration::from_secs(2), "the VM is stopped", || {
+            w.vm("victim")["state"] == "stopped"
+        });
+        assert!(w.vm("victim")["reason"].is_string());
+        for program in ["qemu-system-x86_64", "banger-vsock"] {
+            assert_eq!(processes(&id, program), [], "round {round}");
+        }
+        let done = w
+            .banger(["vm", "exec", "neighbour", "--", "echo", "fine"])
+            .ok();
+        assert_eq!(done.out(), "fine\n");
+    }
+    assert_eq!(w.vm("neighbour")["boot_id"], before["boot_id"]);
+    w.banger(["vm", "delete", "victim", "neighbour"]).ok();
+}
+
+/// Root in the guest can end the agent: the machine goes on, says so, and can be stopped.
+fn agent_killed(w: &World) {
+    w.banger(["vm", "run", "-d", "--name", "headless"]).ok();
+    w.banger([
+        "vm",
+        "exec",
+        "headless",
+        "--",
+        "sh",
+        "-c",
+        "echo kept > /root/file; sync",
+    ])
+    .ok();
+    let killed = w.banger([
+        "vm",
+        "exec",
+        "headless",
+        "--",
+        "sh",
+        "-c",
+        "for p in /proc/[0-9]*; do \
+           case $(readlink $p/exe) in *banger-agent*|/init*) [ ${p#/proc/} = 1 ] || kill -9 ${p#/proc/};; esac; \
+         done",
+    ]);
+    assert_ne!(killed.code(), 0, "the session went with its agent");
+    // Whatever the guest has left: an answer or a clear error, and soon.
+    let begun = Instant::now();
+    let asked = w.banger(["vm", "exec", "headless", "--", "true"]);
+    assert!(begun.elapsed() < Duration::from_secs(40));
+    if asked.code() != 0 {
+        asked.expect_code(125);
+    }
+    w.banger(["vm", "kill", "headless"]).ok();
+    w.banger(["vm", "start", "headless"]).ok();
+    let kept = w
+        .banger(["vm", "exec", "headless", "--", "cat", "/root/file"])
+        .ok();
+    assert_eq!(kept.out(), "kept\n");
+    w.banger(["vm", "delete", "headless"]).ok();
+}
+
+/// A client that closes its connection at any moment of any mutating call leaves an operation
+/// that either never began or runs to its end.
+fn client_vanishes(w: &World) {
+    w.banger(["vm", "create", "--no-start", "--name", "box"])
+        .ok();
+    let socket = w.runtime().join("bangerd.sock");
+    let mut random = Random(7);
+    let call = |method: &str, path: &str, body: &str, cut: u64| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: banger\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = UnixStream::connect(&socket).expect("connect");
+        // Some hang up in the middle of their request, some right after it.
+        let sent = usize::try_from(cut).expect("fits").min(request.len());
+        stream.write_all(&request.as_bytes()[..sent]).expect("send");
+    };
+    for round in 0..50 {
+        let body = format!("{{\"name\":\"vanish-{round}\",\"start\":false}}");
+        call("POST", "/v1/vms", &body, 120 + random.below(200));
+    }
+    settled(w, &socket);
+    for (name, state) in w.vms() {
+        assert_eq!(state, "stopped", "{name}");
+        if name != "box" {
+            w.banger(["vm", "start", &name]).ok();
+            w.banger(["vm", "delete", &name]).ok();
+            break;
+        }
+    }
+    for (name, _) in w.vms() {
+        if name != "box" {
+            call("DELETE", &format!("/v1/vms/{name}"), "", 1000);
+        }
+    }
+    settled(w, &socket);
+    assert_eq!(w.vms().len(), 1);
+    for verb in ["start", "stop", "start", "restart", "kill", "start", "kill"] {
+        call(
+            "POST",
+            &format!("/v1/vms/box/{verb}"),
+            if verb == "kill" { "{}" } else { "" },
+            1000,
+        );
+    }
+    settled(w, &socket);
+    assert_eq!(w.vm("box")["state"], "stopped");
+    w.banger(["vm", "start", "box"]).ok();
+    w.banger(["vm", "exec", "box", "--", "true"]).ok();
+    w.banger(["vm", "delete", "box"]).ok();
+}
+
+/// Waits until no VM is on its way anywhere.
+fn settled(w: &World, _socket: &std::path::Path) {
+    eventually(Duration::from_secs(60), "nothing is under way", || {
+        w.vms()
+            .iter()
+            .all(|(_, state)| ["stopped", "running"].contains(&state.as_str()))
+    });
+}
+
+/// Descriptors and threads of a process, and its memory in bytes.
+fn cost(pid: Pid) -> (usize, usize, u64) {
+    let dir = format!("/proc/{}", pid.as_raw_nonzero());
+    let count = |what: &str| {
+        std::fs::read_dir(format!("{dir}/{what}"))
+            .expect("read /proc")
+            .count()
+    };
+    let status = std::fs::read_to_string(format!("{dir}/status")).expect("read /proc");
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .expect("VmRSS");
+    (count("fd"), count("task"), rss << 10)
+}
+
+/// Real machines, over and over; the daemon's own tests do 200 cycles with a stand-in.
+fn nothing_grows(w: &World) {
+    let pid = w.daemon_pid();
+    let cycle = |number: u32| {
+        w.banger(["vm", "run", "--rm", "--", "true"]).ok();
+        (number, cost(pid))
+    };
+    for warm_up in 0..4 {
+        cycle(warm_up);
+    }
+    let (_, (fds, threads, rss)) = cycle(4);
+    for number in 5..20 {
+        cycle(number);
+    }
+    let mut after = cost(pid);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while after.0 > fds + 5 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        after = cost(pid);
+    }
+    assert!(after.0 <= fds + 5, "descriptors: {fds} then {}", after.0);
+    assert!(
+        after.1 <= threads + 2,
+        "threads: {threads} then {}",
+        after.1
+    );
+    assert!(after.2 <= rss + (4 << 20), "memory: {rss} then {}", after.2);
+    assert_eq!(w.daemon_pid(), pid, "the same daemon all along");
+}
+
+/// Twenty machines at once on however few processors.
+fn many_creates(w: &World) {
+    w.configure("[vm_defaults]\nmemory = \"256M\"\nboot_timeout = 300\n");
+    let begun = Instant::now();
+    let creates: Vec<_> = (0..20)
+        .map(|number| w.start(["vm", "create", "--name", &format!("many-{number}")]))
+        .collect();
+    // A list never waits for anything.
+    let asked = Instant::now();
+    drop(w.vms());
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
+    for create in creates {
+        create.finish().ok();
+    }
+    println!("20 creates at once: {:?}", begun.elapsed());
+    assert!(w.vms().iter().all(|(_, state)| state == "running"));
+    let names: Vec<String> = w.vms().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 20);
+    let execs: Vec<_> = names
+        .iter()
+        .map(|name| (name, w.start(["vm", "exec", name, "--", "hostname"])))
+        .collect();
+    for (name, exec) in execs {
+        assert_eq!(exec.finish().ok().out(), format!("{name}\n"));
+    }
+    let mut delete = vec!["vm".to_owned(), "delete".to_owned()];
+    delete.extend(names);
+    w.banger(&delete).ok();
+}
+
+/// One name, many who want it: exactly one gets it, the others get a conflict.
+fn name_races(w: &World) {
+    for round in 0..10 {
+        let racers: Vec<_> = (0..6)
+            .map(|_| {
+                w.start([
+                    "vm",
+                    "--output",
+                    "json",
+                    "create",
+                    "--no-start",
+                    "--name",
+                    "prize",
+                ])
+            })
+            .collect();
+        let mut winners = 0;
+        for racer in racers {
+            let done = racer.finish();
+            match done.code() {
+                0 => winners += 1,
+                1 => {
+                    let said = done.out() + &done.err();
+                    assert!(said.contains("already_exists"), "{said}");
+                }
+                code => panic!("exit code {code}: {}", done.err()),
+            }
+        }
+        assert_eq!(winners, 1, "round {round}");
+        assert_eq!(w.vms().len(), 1);
+        // A delete against a start: never an error other than a refusal, never half a VM.
+        let start = w.start(["vm", "start", "prize"]);
+        let delete = w.start(["vm", "delete", "prize"]);
+        delete.finish().ok();
+        let started = start.finish();
+        assert!([0, 1].contains(&started.code()), "{}", started.err());
+        assert_eq!(w.vms(), [], "round {round}");
+    }
+}
+
+/// Whole lives side by side.
+fn cycles(w: &World) {
+    w.configure("[vm_defaults]\nmemory = \"256M\"\nboot_timeout = 300\n");
+    for round in 0..2 {
+        let runs: Vec<_> = (0..8)
+            .map(|number| {
+                let word = format!("{round}-{number}");
+                let script = format!("echo {word}; exit {number}");
+                (
+                    number,
+                    word,
+                    w.start(["vm", "run", "--rm", "--", "sh", "-c", &script]),
+                )
+            })
+            .collect();
+        for (number, word, run) in runs {
+            assert_eq!(run.finish().expect_code(number).out(), format!("{word}\n"));
+        }
+        assert_eq!(w.vms(), []);
+    }
+}
