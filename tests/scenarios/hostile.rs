@@ -75,15 +75,11 @@ fn ask_everything(w: &World, mode: &str) {
     let here = target.to_str().expect("UTF-8");
     let source = w.root().join("bin/banger");
     let source = source.to_str().expect("UTF-8");
-    let asked: [(&[&str], i32); 5] = [
+    let asked: [(&[&str], i32); 4] = [
         (&["vm", "exec", "bad", "--", "true"], 125),
         (&["vm", "cp", "bad:/etc/hostname", here], 1),
         (&["vm", "cp", source, "bad:/root/x"], 1),
         (&["vm", "ports", "bad"], 1),
-        (
-            &["vm", "exec", "bad", "--wait-for", "boot", "--", "true"],
-            125,
-        ),
     ];
     for (args, code) in asked {
         let what = format!("{mode}: {args:?}");

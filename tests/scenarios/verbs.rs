@@ -311,7 +311,7 @@ fn json(w: &World) {
         (&["vm", "stats", "gone"], 1, "not_found"),
         (&["vm", "cp", "gone:/x", "."], 1, "not_found"),
         (&["vm", "forward", "gone", "80"], 1, "not_found"),
-        (&["vm", "ssh", "gone", "--", "true"], 1, "not_found"),
+        (&["vm", "ssh", "gone", "--", "true"], 255, "not_found"),
         (&["vm", "exec", "gone", "--", "true"], 125, "not_found"),
         (&["vm", "set", "gone", "--vcpu", "2"], 1, "not_found"),
         (&["vm", "set", "gone"], 2, "invalid_argument"),

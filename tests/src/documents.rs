@@ -37,6 +37,7 @@ mod tests {
             "ARCHITECTURE.md",
             "CONTRIBUTING.md",
             "docs/performance.md",
+            "docs/promises.md",
         ] {
             let text = fs::read_to_string(root().join(document)).expect(document);
             for path in named_paths(&text) {
@@ -55,6 +56,48 @@ mod tests {
         assert!(
             seen > 20,
             "only {seen} paths were found: is the parser still right?"
+        );
+    }
+
+    /// All Rust source below a directory, as one text.
+    fn source(dir: &Path) -> String {
+        let mut all = String::new();
+        for entry in fs::read_dir(dir).expect("list").flatten() {
+            let path = entry.path();
+            if path.is_dir() && entry.file_name() != "target" {
+                all += &source(&path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                all += &fs::read_to_string(&path).expect("read");
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_test_a_promise_names_exists() {
+        let text = fs::read_to_string(root().join("docs/promises.md")).expect("the promises");
+        let source = source(&root().join("crates")) + &source(&root().join("tests"));
+        let mut seen = 0;
+        for row in text.lines().filter(|line| line.starts_with("| ")) {
+            let held_by = row
+                .trim_end_matches('|')
+                .rsplit('|')
+                .next()
+                .expect("a cell");
+            for test in held_by.split('`').skip(1).step_by(2) {
+                let there = source.contains(&format!("\"{test}\""))
+                    || source.contains(&format!("fn {test}("))
+                    || root().join(test).exists();
+                assert!(
+                    there,
+                    "docs/promises.md names `{test}`, which does not exist"
+                );
+                seen += 1;
+            }
+        }
+        assert!(
+            seen > 40,
+            "only {seen} tests were found: is the parser right?"
         );
     }
 }

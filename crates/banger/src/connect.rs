@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_api::{Client, ErrorBody};
 use banger_config::{Paths, ensure_private_dir};
@@ -28,6 +28,10 @@ use crate::version::VERSION;
 const PROGRAM: &str = "bangerd";
 /// How long a daemon may take to adopt the machines that run and to open its socket.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a daemon that drops connections may take to be gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The most it may say about itself.
 const LINE_LIMIT: u64 = 64 << 10;
 
@@ -35,10 +39,27 @@ const LINE_LIMIT: u64 = 64 << 10;
 pub(crate) async fn connect(paths: &Paths) -> Result<Client> {
     ensure_private_dir(&paths.runtime_dir)?;
     let socket = paths.daemon_socket();
-    if !listens(&socket)? {
+    if !answers(&socket).await? {
         start(paths, &socket).await?;
     }
     Ok(Client::new(socket))
+}
+
+/// Whether a daemon serves there. One that is ending may still take a connection, only to drop
+/// it: that is waited out, so that nobody's first request is lost with it.
+async fn answers(socket: &Path) -> Result<bool> {
+    let deadline = Instant::now() + ENDS_WITHIN;
+    while listens(socket)? {
+        match Client::new(socket.to_owned()).daemon().await {
+            Err(error) if error.code() == Code::DaemonUnavailable && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) if error.code() == Code::DaemonUnavailable => return Err(error),
+            // Whatever it says, it serves.
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 /// A client for the daemon if it runs. Starts nothing and makes nothing.
@@ -84,7 +105,7 @@ fn listens(socket: &Path) -> Result<bool> {
 
 async fn start(paths: &Paths, socket: &Path) -> Result<()> {
     let _turn = take_turn(&paths.runtime_dir).await?;
-    if listens(socket)? {
+    if answers(socket).await? {
         return Ok(());
     }
     ensure_private_dir(&paths.state_dir)?;
