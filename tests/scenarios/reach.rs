@@ -71,6 +71,15 @@ fn cp_files(w: &World) {
         fs::metadata(here.join("small")).expect("stat").len(),
         9 << 20
     );
+    // What is named is meant, also when it is a link.
+    let release = here.join("release");
+    w.banger(["vm", "cp", "box:/etc/os-release", &text(&release)])
+        .ok();
+    assert!(
+        fs::read_to_string(&release)
+            .expect("a file")
+            .contains("Debian")
+    );
     // A relative path in the guest starts at home.
     w.banger(["vm", "cp", &text(&here.join("empty")), "box:note"])
         .ok();

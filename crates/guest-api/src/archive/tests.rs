@@ -176,7 +176,16 @@ fn a_single_file_or_link_survives() {
     fs::create_dir(at("directory")).unwrap();
     fs::write(at("directory/inside"), "y").unwrap();
     symlink("directory", at("link")).unwrap();
-    for (source, copied) in [("file", "file"), ("link", "link"), ("link/", "directory")] {
+    symlink("file", at("link to file")).unwrap();
+    symlink("nothing", at("dangling")).unwrap();
+    for (source, copied) in [
+        ("file", "file"),
+        // What is named is meant, a link to nothing apart.
+        ("link to file", "file"),
+        ("link", "directory"),
+        ("link/", "directory"),
+        ("dangling", "dangling"),
+    ] {
         let bytes = pack(&at(source)).unwrap();
         let copy = format!("copy of {}", source.replace('/', "+"));
         unpack_into(&bytes, place.path(), &copy).unwrap();

@@ -40,8 +40,8 @@ const PSEUDO: [i64; 11] = [
 ];
 
 /// Writes the file or tree at `path` as an archive whose top entry is called
-/// [`COPY_ROOT`]. Symbolic links are written as links, except `path` itself
-/// when it ends in a slash. Sockets, devices and file systems such as /proc are left out.
+/// [`COPY_ROOT`]. Symbolic links are written as links, except `path` itself,
+/// unless it leads nowhere. Sockets, devices and file systems such as /proc are left out.
 ///
 /// # Errors
 /// Those of `writer`, unchanged. Those of files, with a message that names the file: `NotFound`
@@ -108,7 +108,12 @@ impl<W: Write> Packer<'_, W> {
 
     fn top(&mut self) -> io::Result<Option<(OwnedFd, Level)>> {
         let root = COPY_ROOT.as_bytes();
-        let name = CString::new(self.top.as_os_str().as_bytes())
+        // What was named is meant, wherever it is; a link to nothing is copied as it is.
+        let named = match self.top.canonicalize() {
+            Ok(real) if self.top.is_symlink() => real,
+            _ => self.top.to_owned(),
+        };
+        let name = CString::new(named.as_os_str().as_bytes())
             .map_err(|error| self.at("find", root, error))?;
         let stat = match rustix::fs::statat(CWD, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
