@@ -288,11 +288,11 @@ impl VhostUserBackendReqHandlerMut for Frontend {
     }
 
     fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        unsupported("inflight tracking")
+        unsupported("in-flight tracking")
     }
 
     fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        unsupported("inflight tracking")
+        unsupported("in-flight tracking")
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {

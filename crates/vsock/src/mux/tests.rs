@@ -199,9 +199,9 @@ fn what_follows_the_line_belongs_to_the_stream() {
     let mut ground = Ground::new();
     let mut client = ground.client();
     // In pieces, with data right behind it.
-    client.write_all(b"CONN").unwrap();
+    client.write_all(b"CONNECT").unwrap();
     assert_eq!(ground.packet(4096), None);
-    client.write_all(b"ECT 7\nearly").unwrap();
+    client.write_all(b" 7\nearly").unwrap();
     let request = ground.packet(4096).unwrap();
     assert_eq!(request.ports.guest, 7);
     assert_eq!(ground.packet(4096), None, "nothing before the guest agrees");
