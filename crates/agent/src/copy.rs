@@ -4,7 +4,7 @@
 //! read and write of the socket. The work on files is
 //! [`archive`]'s.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +17,7 @@ use banger_guest_api::{CopyEvent, CopyIn, CopyOut};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::replace::Beside;
 use crate::socket::Socket;
 use crate::users::{self, User};
 
@@ -85,21 +86,19 @@ fn copy_in(copy: &CopyIn, archive: &mut Incoming<'_>) -> io::Result<Copied> {
         None => None,
     };
     let (uid, gid) = user.as_ref().map_or((0, 0), |user| (user.uid, user.gid));
+    let owner = if copy.keep_owners {
+        Owner::Archive
+    } else {
+        Owner::Given(uid, gid)
+    };
     let destination = Destination::find(copy, user.as_ref())?;
-    archive::unpack(
-        archive,
-        &Unpack {
-            parent: destination.parent.as_fd(),
-            name: &destination.name,
-            shown: &destination.shown,
-            owner: if copy.keep_owners {
-                Owner::Archive
-            } else {
-                Owner::Given(uid, gid)
-            },
-            only_directory: destination.only_directory,
-        },
-    )
+    if !copy.replace {
+        return archive::unpack(archive, &destination.receives(&destination.name, owner));
+    }
+    let beside = Beside::reserve(&destination.parent, &destination.name, &destination.shown)?;
+    let copied = archive::unpack(archive, &destination.receives(beside.name(), owner))?;
+    beside.take_place(&destination.name, &destination.shown)?;
+    Ok(copied)
 }
 
 /// Where a copy goes.
@@ -111,12 +110,26 @@ struct Destination {
 }
 
 impl Destination {
+    /// What to do with an archive: it goes here under this name.
+    fn receives<'a>(&'a self, name: &'a OsStr, owner: Owner) -> Unpack<'a> {
+        Unpack {
+            parent: self.parent.as_fd(),
+            name,
+            shown: &self.shown,
+            owner,
+            only_directory: self.only_directory,
+        }
+    }
+
     fn find(copy: &CopyIn, user: Option<&User>) -> io::Result<Destination> {
         let home = user.map_or(HOME, |user| user.home.as_str());
         let path = Path::new("/").join(home).join(copy.path.as_os_str());
         let in_slash = path.as_os_str().as_bytes().ends_with(b"/");
         // Without the slashes at the end.
         let path: PathBuf = path.components().collect();
+        if copy.replace {
+            return Destination::replaced(path, in_slash, user);
+        }
         match open_directory(&path) {
             Ok(parent) if copy.exact => Ok(Destination {
                 parent,
@@ -152,6 +165,23 @@ impl Destination {
             }
             Err(error) => Err(failed("open", &path, error.into())),
         }
+    }
+}
+
+impl Destination {
+    /// For a copy that takes the place of whatever is at `path`.
+    fn replaced(path: PathBuf, in_slash: bool, user: Option<&User>) -> io::Result<Destination> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            let message = format!("`{}` cannot be replaced", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        };
+        make_parents(parent, user)?;
+        Ok(Destination {
+            parent: open_directory(parent).map_err(|error| failed("open", parent, error.into()))?,
+            name: name.to_owned(),
+            only_directory: in_slash,
+            shown: path,
+        })
     }
 }
 

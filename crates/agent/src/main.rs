@@ -13,6 +13,7 @@ mod exec;
 mod failure;
 mod listeners;
 mod relay;
+mod replace;
 mod server;
 mod shutdown;
 mod socket;

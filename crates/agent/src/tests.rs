@@ -44,6 +44,7 @@ fn copy_to(destination: &Path, name: &str) -> CopyIn {
         owner: None,
         keep_owners: false,
         exact: false,
+        replace: false,
     }
 }
 
@@ -181,6 +182,60 @@ agent_tests! {
         let nobody = CopyIn { owner: Some("no such user".to_owned()), ..copy("never") };
         let error = agent.put(&source, nobody).await.unwrap_err();
         assert!(error.message().contains("no user `no such user`"), "{error:?}");
+    }
+
+    a_copy_takes_the_place_of_a_tree_at_once(agent) {
+        let at = |name: &str| agent.place(name);
+        let replace = |path: &str| CopyIn { replace: true, ..copy_to(&at(path), "ignored") };
+        fs::create_dir(at("source")).unwrap();
+        fs::write(at("source/new"), "new").unwrap();
+        let names = |path: &str| {
+            let mut names: Vec<_> = fs::read_dir(at(path)).unwrap().flatten()
+                .map(|entry| entry.file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        agent.put(&at("source"), replace("on/the/way/tree")).await.unwrap();
+        assert_eq!(names("on/the/way"), ["tree"]);
+        fs::write(at("on/the/way/tree/old"), "old").unwrap();
+        agent.put(&at("source"), replace("on/the/way/tree")).await.unwrap();
+        assert_eq!(names("on/the/way/tree"), ["new"]);
+        // A file, a link to a directory and a file again.
+        std::os::unix::fs::symlink(at("source"), at("link")).unwrap();
+        agent.put(&at("source/new"), replace("on/the/way/tree")).await.unwrap();
+        agent.put(&at("source/new"), replace("link")).await.unwrap();
+        assert_eq!(fs::read(at("link")).unwrap(), b"new");
+        assert_eq!(fs::read(at("on/the/way/tree")).unwrap(), b"new");
+        assert_eq!(names("source"), ["new"]);
+        assert_eq!(names("on/the/way"), ["tree"]);
+        let root = CopyIn { replace: true, ..copy_to(Path::new("/"), "ignored") };
+        let error = agent.put(&at("source"), root).await.unwrap_err();
+        assert!(error.message().contains("`/` cannot be replaced"), "{error:?}");
+    }
+
+    a_replacement_that_is_cut_short_leaves_the_old_tree(agent) {
+        let at = |name: &str| agent.place(name);
+        fs::create_dir_all(at("source/sub")).unwrap();
+        fs::write(at("source/sub/file"), vec![1; 100_000]).unwrap();
+        fs::create_dir_all(at("guest/tree")).unwrap();
+        fs::write(at("guest/tree/old"), "old").unwrap();
+        let mut bytes = Vec::new();
+        archive::archive_out(&at("source"), &mut bytes).unwrap();
+        let copy = CopyIn { replace: true, ..copy_to(&at("guest/tree"), "ignored") };
+        let mut stream = agent.raw(Request::CopyIn(copy.clone()));
+        let payload = bytes[..50_000].to_vec();
+        frame::write(&mut stream, &Frame { kind: Kind::Stdin, payload }).unwrap();
+        until(|| fs::read_dir(at("guest")).unwrap().count() == 2).await;
+        // Meanwhile nobody else replaces it, and what is there can be read.
+        let error = agent.put(&at("source"), copy.clone()).await.unwrap_err();
+        assert!(error.message().contains("another copy is replacing"), "{error:?}");
+        assert_eq!(fs::read(at("guest/tree/old")).unwrap(), b"old");
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(failure(&mut stream).0.contains("ended"));
+        until(|| fs::read_dir(at("guest")).unwrap().count() == 1).await;
+        assert_eq!(fs::read(at("guest/tree/old")).unwrap(), b"old");
+        agent.put(&at("source"), copy).await.unwrap();
+        assert!(!at("guest/tree/old").exists() && at("guest/tree/sub/file").exists());
     }
 
     what_is_not_there_is_said(agent) {
@@ -395,7 +450,15 @@ agent_tests! {
         assert!(error.message().contains("cannot copy files"), "{error:?}");
         assert_eq!(client::info(&old.socket()).await.unwrap().version, 1);
         client::wait_boot(&old.socket()).await.unwrap();
-        assert_eq!(client::info(&agent.socket()).await.unwrap().version, 2);
+        assert_eq!(client::info(&agent.socket()).await.unwrap().version, PROTOCOL_VERSION);
+        // One that copies but would merge: it never gets to see the archive.
+        let merges = Agent::speaking(2);
+        let target = agent.place("target");
+        agent.put(Path::new("/etc/hostname"), copy_to(&target, "x")).await.unwrap();
+        let replace = CopyIn { replace: true, ..copy_to(&target, "x") };
+        let error = merges.put(Path::new("/etc/hostname"), replace).await.unwrap_err();
+        assert_eq!(error.code(), Code::Conflict);
+        assert!(error.message().contains("protocol 2) cannot replace a tree at once"), "{error:?}");
     }
 
     a_newer_host_is_understood(agent) {

@@ -15,7 +15,8 @@ pub const ROOT: &str = "root";
 ///
 /// The host sends [`Kind::Stdin`](crate::frame::Kind::Stdin) frames. The agent answers one
 /// [`CopyEvent`]: `Copied` after the end of the archive, or `Failed` at any time, after which it
-/// reads no more. What was written before a failure stays.
+/// reads no more. What was written before a failure stays, unless the copy was to
+/// [`replace`](Self::replace) something.
 ///
 /// As `cp -R` does: a `path` that is a directory receives the copy under `name`; another is
 /// what the copy will be called, and its parent must exist. An existing file is replaced whole;
@@ -37,13 +38,19 @@ pub struct CopyIn {
     /// into it. Missing parents are made.
     #[serde(default)]
     pub exact: bool,
+    /// Unpack beside `path` and let the copy take its place at once when it is whole; what was
+    /// there before, whatever it is, is then removed. Until then it stays as it was, and after a
+    /// failure too. `exact` goes without saying. An agent before protocol 3 would merge instead,
+    /// so the client asks it first.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// Copies out of the guest.
 ///
 /// The agent sends [`Kind::Stdout`](crate::frame::Kind::Stdout) frames and after the empty one
 /// [`CopyEvent::Copied`]; or [`CopyEvent::Failed`] at any time. Symbolic links are copied as
-/// links, except `path` itself when it ends in a slash; sockets and devices are left out and
+/// links, except `path` itself, unless it leads nowhere; sockets and devices are left out and
 /// counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CopyOut {

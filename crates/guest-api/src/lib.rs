@@ -42,8 +42,8 @@ pub const BOOT_PORT: u32 = 1023;
 /// The newest protocol this build speaks.
 ///
 /// Version 2 added [`Request::Dial`], [`Request::Listeners`], [`Request::Stats`],
-/// [`Request::CopyIn`] and [`Request::CopyOut`].
-pub const PROTOCOL_VERSION: u32 = 2;
+/// [`Request::CopyIn`] and [`Request::CopyOut`]. Version 3 added [`CopyIn::replace`].
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The most sockets that [`Reply::Listeners`] names, so that it fits into a frame.
 pub const MAX_LISTENERS: usize = 1024;
 /// How much standard input may be on its way without the agent's acknowledgement, in bytes.
@@ -106,6 +106,7 @@ impl Request {
             Request::Dial(_) => (2, "forward ports"),
             Request::Listeners => (2, "list what it listens on"),
             Request::Stats => (2, "say what it uses"),
+            Request::CopyIn(copy) if copy.replace => (3, "replace a tree at once"),
             Request::CopyIn(_) | Request::CopyOut(_) => (2, "copy files"),
         }
     }

@@ -178,6 +178,7 @@ fn into_guest(from: &Path, path: OsString) -> Result<(CopyIn, PathBuf)> {
         owner: None,
         keep_owners: false,
         exact: is_contents,
+        replace: false,
     };
     Ok((request, from.to_owned()))
 }

@@ -1,7 +1,8 @@
 //! Files and trees as archives, for both ends of a copy.
 //!
 //! [`archive_out`] writes a file or tree as a tar archive (POSIX pax, GNU's form for sparse
-//! files), [`unpack()`] makes one out of an archive. Neither trusts anybody: an archive comes from a
+//! files), [`Builder`] one of entries that are found elsewhere, [`unpack()`] makes files out of an
+//! archive. Neither trusts anybody: an archive comes from a
 //! guest, or reaches a guest whose other processes change the destination meanwhile, so
 //! unpacking opens everything beneath one directory and never follows a symbolic link, and a
 //! file appears under its name only when it is whole.
@@ -10,6 +11,7 @@
 //! attributes where the destination's file system takes them. Not kept: access times, file
 //! capabilities and access control lists, as with `cp -R`.
 
+mod build;
 mod header;
 mod place;
 mod read;
@@ -21,6 +23,7 @@ mod write;
 
 use std::io;
 
+pub use build::{Builder, Meta};
 pub use unpack::{Owner, Unpack, unpack};
 pub use write::archive_out;
 

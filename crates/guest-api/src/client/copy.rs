@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 
 use super::stream::{FrameReader, Pending};
-use super::{broken, failed, older, open, tame, timely, unexpected};
+use super::{broken, failed, older, open, require, tame, timely, unexpected};
 use crate::archive::Copied;
 use crate::frame::{Frame, Kind};
 use crate::{CopyEvent, CopyIn, CopyOut, Reply, Request};
@@ -38,7 +38,11 @@ const BRIDGE: usize = 256 << 10;
 /// file; [`Code::Conflict`] when the guest's agent is too old; [`Code::AgentFailed`] when it does
 /// not keep the protocol or is stuck. What was copied before an error stays.
 pub async fn copy_in(socket: &Path, copy: CopyIn, archive: impl AsyncRead) -> Result<Copied> {
+    let replaces = copy.replace;
     let request = Request::CopyIn(copy);
+    if replaces {
+        require(socket, &request).await?;
+    }
     let stream = timely(open(socket, request.clone())).await?;
     let (mut receive, mut send) = stream.into_split();
     let mut reader = FrameReader::default();

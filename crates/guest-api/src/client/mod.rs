@@ -154,12 +154,25 @@ pub async fn open(socket: &Path, request: Request) -> Result<UnixStream> {
 
 /// Explains a refusal by an agent that is older than the request; any other stays what it is.
 async fn older(socket: &Path, request: &Request, error: Error) -> Error {
-    let (needed, does) = request.since();
-    if needed <= OLDEST_PROTOCOL {
+    if request.since().0 <= OLDEST_PROTOCOL {
         return error;
     }
     match info(socket).await {
-        Ok(info) if info.version < needed => Error::new(
+        Ok(info) => too_old(&info, request).unwrap_or(error),
+        Err(_) => error,
+    }
+}
+
+/// Refuses a request of which an older agent would not notice what it does not know.
+async fn require(socket: &Path, request: &Request) -> Result<()> {
+    too_old(&info(socket).await?, request).map_or(Ok(()), Err)
+}
+
+fn too_old(info: &Info, request: &Request) -> Option<Error> {
+    let (needed, does) = request.since();
+    let old = info.version < needed;
+    old.then(|| {
+        Error::new(
             Code::Conflict,
             format!(
                 "the agent in this VM (release {}, protocol {}) cannot {does}; protocol {needed} \
@@ -167,9 +180,8 @@ async fn older(socket: &Path, request: &Request, error: Error) -> Error {
                 info.agent_release, info.version
             ),
         )
-        .hint("stop and start the VM: it then boots with the current agent"),
-        _ => error,
-    }
+        .hint("stop and start the VM: it then boots with the current agent")
+    })
 }
 
 fn tamed(info: Info) -> Info {

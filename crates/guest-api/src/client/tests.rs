@@ -98,6 +98,7 @@ fn copy_to(path: &str) -> CopyIn {
         owner: None,
         keep_owners: false,
         exact: false,
+        replace: false,
     }
 }
 

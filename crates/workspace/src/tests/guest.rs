@@ -1,0 +1,186 @@
+//! What was done in a guest comes out of it.
+
+use super::*;
+
+#[test]
+fn skipped_and_assumed_files_count_in_exports() {
+    let pair = Pair::filled();
+    git(&pair.host(), "update-index --assume-unchanged README");
+    git(&pair.host(), "update-index --skip-worktree empty");
+    pair.write("README", b"local\n");
+    pair.write("empty", b"local too\n");
+    round_trip(&pair);
+    put(&pair.guest().join("README"), b"work\n");
+    let patch = pair.export(Base::Prepared);
+    assert!(String::from_utf8_lossy(&patch).contains("+work"));
+}
+
+#[test]
+fn filtered_files_come_as_they_are_and_stay_unchanged() {
+    let pair = Pair::empty();
+    git(&pair.host(), "config filter.lfs.clean true");
+    let host = pair.host();
+    let configure = |name: &str, value: &str| {
+        let ended = git_in(&host)
+            .args(["config", name, value])
+            .status()
+            .unwrap();
+        assert!(ended.success());
+    };
+    configure("filter.lfs.clean", "printf 'pointer '; tr -d '\\n' | wc -c");
+    configure("filter.lfs.smudge", "touch ../executed; cat");
+    configure("filter.lfs.required", "true");
+    pair.write(".gitattributes", b"*.big filter=lfs\n");
+    pair.write("a.big", b"large content\n");
+    // Not in the second of the index, or git would look into it.
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
+    let file = fs::File::options().write(true).open(host.join("a.big"));
+    file.unwrap().set_modified(long_ago).unwrap();
+    pair.fill();
+    // A filter that tells when it runs.
+    configure("filter.lfs.clean", "touch ../executed; cat");
+    let (plan, summary) = pair.prepare(&Options::default());
+    assert!(!pair.at("executed").exists());
+    assert_eq!(
+        fs::read(pair.guest().join("a.big")).unwrap(),
+        b"large content\n"
+    );
+    put(&pair.guest().join("a.big"), b"large content\n");
+    assert_eq!(text(&pair.guest(), "status --porcelain"), "");
+    assert!(pair.export(Base::Recorded).is_empty());
+    let mut patch = Vec::new();
+    let base = summary.base.unwrap();
+    export_from_tree(
+        &plan,
+        TreeBase::Commit(&base),
+        &pair.guest(),
+        &pair.at("temporary"),
+        &mut patch,
+    )
+    .unwrap();
+    assert_eq!(String::from_utf8_lossy(&patch), "");
+    put(&pair.guest().join("a.big"), b"edited\n");
+    assert!(String::from_utf8_lossy(&pair.export(Base::Recorded)).contains("+edited"));
+    assert!(!pair.at("executed").exists());
+}
+
+#[test]
+fn commits_in_the_guest_are_exported() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    put(&pair.guest().join("README"), b"committed\n");
+    git(&pair.guest(), "commit -qam work");
+    put(&pair.guest().join("new/file"), b"not committed\n");
+    put(&pair.guest().join("x.o"), b"ignored\n");
+    let base = text(&pair.host(), "rev-parse HEAD");
+    for recorded in [Base::Recorded, Base::Commit(base.clone()), Base::Prepared] {
+        let patch = pair.export(recorded);
+        assert_eq!(pair.applied(Some(&base), &patch), files(&pair.guest()));
+    }
+    let patch = String::from_utf8(pair.export(Base::Head)).unwrap();
+    assert!(
+        patch.contains("new/file") && !patch.contains("README"),
+        "{patch}"
+    );
+    let names = Export {
+        output: Output::Names,
+        thorough: true,
+        ..Export::default()
+    };
+    assert_eq!(pair.try_export(&names).stdout, b"M\0README\0A\0new/file\0");
+}
+
+#[test]
+fn a_hostile_guest_configuration_changes_nothing() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    put(&pair.guest().join("dir/a.txt"), b"work\n");
+    let plain = pair.export(Base::Recorded);
+    for (name, value) in [
+        ("diff.external", "false"),
+        ("diff.noprefix", "true"),
+        ("color.ui", "always"),
+        ("core.pager", "false"),
+        ("diff.mnemonicPrefix", "true"),
+        ("diff.evil.textconv", "false"),
+        ("diff.evil.command", "false"),
+        ("core.fsmonitor", "false"),
+        ("diff.context", "0"),
+        ("core.quotePath", "false"),
+        ("diff.relative", "true"),
+        ("diff.ignoreSubmodules", "all"),
+        ("diff.suppressBlankEmpty", "true"),
+        ("core.abbrev", "4"),
+        ("diff.algorithm", "patience"),
+        ("diff.interHunkContext", "50"),
+        ("diff.orderFile", "/dev/null"),
+        ("alias.diff-tree", "!false"),
+    ] {
+        let status = git_in(&pair.guest())
+            .args(["config", name, value])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    put(&pair.guest().join(".git/info/attributes"), b"* diff=evil\n");
+    assert_eq!(
+        String::from_utf8_lossy(&pair.export(Base::Recorded)),
+        String::from_utf8_lossy(&plain)
+    );
+}
+
+#[test]
+fn conflicts_and_nested_repositories_in_the_guest() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    let guest = pair.guest();
+    git(&guest, "checkout -qb side");
+    put(&guest.join("README"), b"side\n");
+    git(&guest, "commit -qam side");
+    git(&guest, "checkout -q main");
+    put(&guest.join("README"), b"main\n");
+    git(&guest, "commit -qam main");
+    let merged = git_in(&guest)
+        .args(["merge", "-q", "side"])
+        .output()
+        .unwrap();
+    assert!(!merged.status.success());
+    git(&guest, "init -q nested");
+    put(&guest.join("nested/file"), b"n\n");
+    let ended = pair.try_export(&Export::default());
+    assert!(
+        ended.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("nested/"));
+    let mut expected = files(&guest);
+    expected.retain(|name, _| !name.starts_with(b"nested"));
+    assert_eq!(pair.applied(Some("HEAD"), &ended.stdout), expected);
+}
+
+#[test]
+fn exports_that_cannot_be_made_are_explained() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    let unknown = Export {
+        base: Base::Commit("1".repeat(40)),
+        ..Export::default()
+    };
+    let ended = pair.try_export(&unknown);
+    let error = export_failure(ended.status.code().unwrap(), &ended.stderr);
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("has no commit 1111"), "{error:?}");
+    fs::remove_dir_all(pair.guest().join(".git")).unwrap();
+    let ended = pair.try_export(&Export::default());
+    assert_eq!(
+        export_failure(ended.status.code().unwrap(), &ended.stderr).code(),
+        Code::NotFound
+    );
+    let bad = Export {
+        base: Base::Commit("--all".to_owned()),
+        ..Export::default()
+    };
+    assert!(crate::export_script("/x".as_ref(), &bad).is_err());
+    assert_eq!(export_failure(65, b"").code(), Code::CommandNotFound);
+}
