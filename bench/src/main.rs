@@ -86,6 +86,12 @@ async fn main() -> Result<()> {
     ));
     subject.banger(&["vm", "delete", "bench"]);
 
+    rows.push(Row::absolute(
+        "daemon at rest, RSS",
+        "MiB",
+        &Series::of(subject.daemon_rss_mib()),
+        20.0,
+    ));
     rows.extend(life::measure(&subject, n));
 
     eprintln!("banger version ({calls})");
@@ -96,11 +102,10 @@ async fn main() -> Result<()> {
         version.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     rows.push(Row::absolute("banger version", "ms", &version, 10.0));
-    rows.push(Row::absolute(
-        "daemon at rest, RSS",
+    rows.push(Row::figure(
+        "daemon after all of this, RSS",
         "MiB",
         &Series::of(subject.daemon_rss_mib()),
-        20.0,
     ));
 
     drop(subject);

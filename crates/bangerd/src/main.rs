@@ -30,7 +30,14 @@ const EXIT_ALREADY_RUNNING: u8 = 3;
 /// The arguments make no sense.
 const EXIT_USAGE: u8 = 2;
 
+/// How many heaps the allocator may have. By default it makes one for each thread that allocates
+/// at the same time as another, and what was freed in each stays there: after a thousand VMs had
+/// come and gone, 85 MiB.
+const HEAPS: libc::c_int = 1;
+
 fn main() -> ExitCode {
+    // SAFETY: called before there is a second thread, with a documented parameter.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Args::Serve { foreground }) => match daemon::run(foreground) {
             Ok(()) => ExitCode::SUCCESS,
