@@ -32,6 +32,10 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long another daemon may own the state directory without listening.
+const OTHER_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is tried again meanwhile.
+const OTHER_AGAIN: Duration = Duration::from_millis(50);
 /// The most it may say about itself.
 const LINE_LIMIT: u64 = 64 << 10;
 
@@ -110,17 +114,36 @@ async fn start(paths: &Paths, socket: &Path) -> Result<()> {
     }
     ensure_private_dir(&paths.state_dir)?;
     let log = paths.state_dir.join("bangerd.log");
-    let stdout = spawn(&find_program(paths)?, &log)?;
-    match tokio::time::timeout(START_LIMIT, first_line(stdout)).await {
-        Ok(Ok(line)) => match understand(&line, &log)? {
-            Started::Ready => Ok(()),
-            Started::ByAnother => wait_for_the_other(socket).await,
-        },
-        Ok(Err(error)) => Err(not_started(&log).because(error)),
-        Err(_) => Err(not_started(&log).because(io::Error::other(format!(
-            "it said nothing for {} seconds",
-            START_LIMIT.as_secs()
-        )))),
+    let program = find_program(paths)?;
+    let deadline = Instant::now() + OTHER_LIMIT;
+    loop {
+        let stdout = spawn(&program, &log)?;
+        let line = match tokio::time::timeout(START_LIMIT, first_line(stdout)).await {
+            Ok(line) => line.map_err(|error| not_started(&log).because(error))?,
+            Err(_) => {
+                let why = format!("it said nothing for {} seconds", START_LIMIT.as_secs());
+                return Err(not_started(&log).because(io::Error::other(why)));
+            }
+        };
+        match understand(&line, &log)? {
+            Started::Ready => return Ok(()),
+            // Not started by a command line, which would have taken its turn: it does not listen
+            // yet, or it is ending, its socket gone before its lock. Nothing announces either.
+            Started::ByAnother if answers(socket).await? => return Ok(()),
+            Started::ByAnother if Instant::now() < deadline => {
+                tokio::time::sleep(OTHER_AGAIN).await;
+            }
+            Started::ByAnother => {
+                return Err(Error::new(
+                    Code::DaemonUnavailable,
+                    "another daemon owns the state directory, but does not listen",
+                )
+                .hint(format!(
+                    "see what holds `{}`, and end it",
+                    paths.state_dir.join("bangerd.lock").display()
+                )));
+            }
+        }
     }
 }
 
@@ -241,22 +264,6 @@ fn understand(line: &[u8], log: &Path) -> Result<Started> {
         false => format!("it said `{line}`"),
     };
     Err(not_started(log).because(io::Error::other(how)))
-}
-
-/// A daemon that was not started by a command line, which would have taken its turn, owns the
-/// state directory but does not listen yet. Nothing announces its socket, so look for it.
-async fn wait_for_the_other(socket: &Path) -> Result<()> {
-    for _ in 0..200 {
-        if listens(socket)? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(Error::new(
-        Code::DaemonUnavailable,
-        "another daemon owns the state directory, but does not listen",
-    )
-    .hint(format!("see what holds `{}`, and end it", socket.display())))
 }
 
 fn not_started(log: &Path) -> Error {
