@@ -116,6 +116,7 @@ mod imp {
             tracing::warn!(what, "aborting, as the test wants");
             std::process::abort();
         }
+        tracing::warn!(what, "failing, as the test wants");
         let wanted = io::Error::other("a test wanted it to fail");
         Err(Error::io(what, Path::new("a failpoint"), wanted))
     }
