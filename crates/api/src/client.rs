@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     CreateVm, DaemonInfo, Image, Kernel, KillSignal, KillVm, Operation, OperationState, Pull,
-    SetVm, Stage, Vm, VmStats,
+    SetVm, Stage, Vm, VmStats, Workspace,
 };
 use connection::Connection;
 pub use events::{Events, Lease};
@@ -264,6 +264,33 @@ impl Client {
         let path = vm_path(reference, "/lease")?;
         let answer = self.send::<()>(Method::GET, &path, None).await?;
         Ok(Lease::new(answer))
+    }
+
+    /// `PUT /v1/vms/{ref}/workspace`: records what was copied in. Whoever copies or exports holds
+    /// the [turn](Self::workspace_turn).
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`; `invalid_argument` for a record that makes no sense.
+    pub async fn set_workspace(&self, reference: &str, workspace: &Workspace) -> Result<Vm> {
+        let path = vm_path(reference, "/workspace")?;
+        self.send(Method::PUT, &path, Some(workspace))
+            .await?
+            .json()
+            .await
+    }
+
+    /// `GET /v1/vms/{ref}/workspace/turn`: waits until nobody else works on the VM's workspace,
+    /// and keeps others waiting until the lease is dropped. It ends early when the VM goes away
+    /// or the daemon stops.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`.
+    pub async fn workspace_turn(&self, reference: &str) -> Result<Lease> {
+        let path = vm_path(reference, "/workspace/turn")?;
+        let answer = self.send::<()>(Method::GET, &path, None).await?;
+        let mut turn = Lease::new(answer);
+        turn.held().await?;
+        Ok(turn)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

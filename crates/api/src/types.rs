@@ -135,6 +135,76 @@ pub struct Vm {
     /// What the image says about commands run from it.
     #[schema(value_type = Object)]
     pub image_config: ImageConfig,
+    /// The repository that was copied in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+}
+
+/// A git repository that was copied into a VM, and what is known of the copy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    /// Its top directory on the host, absolute.
+    pub repository: String,
+    /// Where it is in the guest: absolute, below `/root` or `/home`.
+    pub guest_path: String,
+    /// How much of it was copied.
+    pub mode: WorkspaceMode,
+    /// Whether files that git does not know were copied too.
+    #[serde(default)]
+    pub include_untracked: bool,
+    /// The branch that was created in the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The commit that branch starts at, as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The commit that the guest's files stood on when they were copied; absent before the
+    /// first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// What tells whether the repository has changed since.
+    pub fingerprint: String,
+    /// When it was copied.
+    #[schema(value_type = String, format = DateTime)]
+    pub copied_at: String,
+    /// Whether the copy came to its end. Until it does there may be nothing in the guest.
+    pub complete: bool,
+    /// SHA-256 of the newest patch that was exported, in hexadecimal digits: work that is in it
+    /// is not saved again when the VM is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported: Option<String>,
+}
+
+/// How much of a repository goes into a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceMode {
+    /// The working tree, and the one commit it stands on.
+    #[default]
+    Overlay,
+    /// The working tree and the whole history.
+    FullCopy,
+    /// The whole history without any file.
+    MetadataOnly,
+}
+
+/// Work of a guest's that was kept before its VM was deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SavedWork {
+    /// The repository that the work belongs to.
+    pub repository: String,
+    /// The reference in it that holds the work; absent when the repository did not take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The patch file that holds the work instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
+    /// Why there is a file instead of a reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// The command that brings the work into the working tree, for a shell.
+    pub restore: String,
 }
 
 /// What to change about a VM; absent values stay. The next start uses them.
@@ -324,6 +394,9 @@ pub struct Operation {
     /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
+    /// Work that was saved before the VM was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedWork>,
 }
 
 /// One stage of an operation.

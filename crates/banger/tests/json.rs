@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Output;
 
-use banger_api::{DaemonInfo, ErrorBody, Image, Kernel, Vm, VmStats};
+use banger_api::{DaemonInfo, ErrorBody, Image, Kernel, Vm, VmStats, Workspace, WorkspaceMode};
 use banger_guest_api::{DiskUse, Stats};
 use banger_model::{ByteSize, Class, Code, ImageConfig, VmState, VmmChoice, VmmKind};
 use serde::Serialize;
@@ -77,6 +77,24 @@ fn vm() -> Vm {
         ssh_host_key: text("ssh-ed25519 AAAA"),
         ssh_identity: "/k".into(),
         image_config: ImageConfig::default(),
+        workspace: Some(workspace()),
+    }
+}
+
+fn workspace() -> Workspace {
+    let text = |text: &str| Some(text.to_owned());
+    Workspace {
+        repository: "/r".into(),
+        guest_path: "/root/repo".into(),
+        mode: WorkspaceMode::Overlay,
+        include_untracked: false,
+        branch: text("b"),
+        from: text("f"),
+        base: text("c"),
+        fingerprint: "f".into(),
+        copied_at: "2026-01-01T00:00:00Z".into(),
+        complete: true,
+        exported: text("d"),
     }
 }
 
@@ -96,6 +114,7 @@ fn stats() -> VmStats {
 #[test]
 fn what_comes_from_the_daemon_and_the_guest_is_documented() {
     check("`vm list`, `vm show`, `vm create`, `vm run --detach`", vm());
+    check("A workspace", workspace());
     check(
         "`image list`",
         Image {

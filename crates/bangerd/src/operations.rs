@@ -54,6 +54,7 @@ impl Operations {
                 state: OperationState::Running,
                 stage: None,
                 error: None,
+                saved: None,
             }),
             cancel: CancellationToken::new(),
         };

@@ -6,7 +6,8 @@
 //!
 //! The host's repository is only ever looked at with `git` and as files, and never written, but
 //! by [`apply()`] (the working tree) and [`save_ref`] (objects and one reference). Nothing that a
-//! repository configures is run. This crate blocks, and prints nothing.
+//! repository configures is run. This crate prints nothing, and blocks, but for [`Remote`], which
+//! does the same to a running guest.
 
 mod apply;
 mod archive;
@@ -19,6 +20,7 @@ mod guest;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod remote;
 mod repository;
 mod save;
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use export::{Base, Export, Output, TreeBase, export_failure, export_from_tre
 pub use fingerprint::Fingerprint;
 pub use guest::Prepared;
 pub use plan::{Entry, Mode, Options, Plan};
+pub use remote::{Exported, Kept, Origin, Remote};
 pub use repository::{Head, ObjectFormat, Repository};
 pub use save::{SavedRef, save_ref};
 pub use tree::Kind;

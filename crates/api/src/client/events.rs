@@ -50,8 +50,8 @@ impl Events {
     }
 }
 
-/// Keeps an ephemeral VM while it exists. Dropping it closes the connection, upon which the
-/// daemon deletes the VM.
+/// Something that is held as long as this exists: an ephemeral VM, which the daemon deletes once
+/// nobody keeps it, or the turn at a workspace. Dropping it closes the connection.
 pub struct Lease {
     answer: Answer,
 }
@@ -67,6 +67,20 @@ impl Lease {
         Lease { answer }
     }
 
+    /// Waits until it is held.
+    pub(super) async fn held(&mut self) -> Result<()> {
+        let mut parser = Parser::default();
+        loop {
+            if parser.next_event()?.is_some() {
+                return Ok(());
+            }
+            match self.answer.chunk().await? {
+                Some(bytes) => parser.push(&bytes),
+                None => return Err(never_held()),
+            }
+        }
+    }
+
     /// Waits until the daemon ends the lease: `Ok` when the VM is gone or the daemon stops in
     /// good order, an error when the connection broke. The VM lives on in the latter two cases
     /// until the daemon's grace period is over; take a new lease before that to keep it.
@@ -77,6 +91,14 @@ impl Lease {
         while self.answer.chunk().await?.is_some() {}
         Ok(())
     }
+}
+
+fn never_held() -> Error {
+    Error::new(
+        Code::Conflict,
+        "the VM went away, or the daemon stopped, before it was this command's turn",
+    )
+    .hint("`banger vm list` shows what there is; then try again")
 }
 
 /// Turns bytes, in whatever pieces they arrive, into the data of events.

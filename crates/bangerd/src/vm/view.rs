@@ -54,6 +54,7 @@ impl Shared {
             ssh_host_key: None,
             ssh_identity: text(&layout.client_key()),
             image_config: ImageConfig::default(),
+            workspace: None,
         };
         let shared = Arc::new(Shared {
             id: row.id.clone(),
