@@ -15,6 +15,11 @@ use banger_model::{
 };
 use toml::de::{DeTable, DeValue};
 
+use sync::file_syncs;
+pub use sync::{FileSync, GuestPath, HostPath};
+
+mod sync;
+
 /// Far more than every key written out; a larger file is not a configuration.
 const MAX_FILE: u64 = 1 << 20;
 /// The largest disk a file system of 4 KiB blocks can fill.
@@ -36,6 +41,8 @@ pub struct Config {
     pub log_level: Option<LogLevel>,
     /// `[images]`
     pub images: ImagesConfig,
+    /// `[[file_sync]]`, in the order of the file.
+    pub file_sync: Vec<FileSync>,
 }
 
 /// `[vm_defaults]`: what a VM gets when the command line does not say.
@@ -158,12 +165,14 @@ impl Config {
             match entry.name {
                 "vm_defaults" => config.vm_defaults = vm_defaults(&entry)?,
                 "images" => config.images = images(&entry)?,
+                "file_sync" => config.file_sync = file_syncs(&entry)?,
                 "default_image" => config.default_image = Some(entry.parsed()?),
                 "qemu_bin" => config.qemu_bin = Some(entry.program()?),
                 "log_level" => config.log_level = Some(entry.parsed()?),
                 _ => {
                     return Err(entry.unknown(&[
                         "default_image",
+                        "file_sync",
                         "images",
                         "log_level",
                         "qemu_bin",
@@ -287,6 +296,29 @@ impl<'a> Entry<'a> {
             .as_table()
             .ok_or_else(|| self.wrong_type("a table"))?;
         Ok(self.source.entries(table, &format!("{}.", self.path)))
+    }
+
+    /// The tables of a list, such as `[[name]]` makes them.
+    fn tables(&self) -> Result<Vec<Entry<'a>>> {
+        let list = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.wrong_type("a list of tables"))?;
+        let tables = list.iter().enumerate().map(|(index, item)| {
+            let entry = Entry {
+                source: self.source,
+                name: self.name,
+                path: format!("{}[{index}]", self.path),
+                key_at: item.span(),
+                value_at: item.span(),
+                value: item.get_ref(),
+            };
+            match entry.value.is_table() {
+                true => Ok(entry),
+                false => Err(entry.wrong_type("a table")),
+            }
+        });
+        tables.collect()
     }
 
     fn text(&self) -> Result<&'a str> {

@@ -55,6 +55,8 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// Sockets and what else does not outlive a reboot.
     pub runtime_dir: PathBuf,
+    /// The home directory, where there is one.
+    pub home: Option<PathBuf>,
     /// The value of `PATH`.
     pub search_path: Option<OsString>,
     /// The log level from the environment, which wins over the configuration file.
@@ -119,6 +121,7 @@ impl Paths {
             config_file,
             state_dir,
             runtime_dir,
+            home: directory("HOME"),
             search_path: set("PATH"),
             log_level,
         };

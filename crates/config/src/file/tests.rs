@@ -47,6 +47,7 @@ fn every_key_is_optional_and_read() {
         images: ImagesConfig {
             mirror: Some("http://localhost/debian".into()),
         },
+        file_sync: Vec::new(),
     };
     assert_eq!(config, expected);
 }

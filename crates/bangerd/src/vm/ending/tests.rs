@@ -16,6 +16,7 @@ fn context(root: &Path) -> Arc<Context> {
         config_file: root.join("config.toml"),
         state_dir: root.join("state"),
         runtime_dir: root.join("run"),
+        home: None,
         search_path: None,
         log_level: None,
     };
