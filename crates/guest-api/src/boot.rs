@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ByteString;
+
 /// The guest's first control frame on the boot connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
@@ -34,6 +36,21 @@ pub struct BootConfig {
     /// Whether to start the image's init system.
     #[serde(default)]
     pub init: InitPolicy,
+    /// Who makes commits, unless something in the guest says otherwise. Absent when the host
+    /// does not know; an earlier boot's is then taken back. Agents before this field ignore it.
+    #[serde(default)]
+    pub git: Option<GitIdentity>,
+}
+
+/// Who makes commits, as the host's own git has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitIdentity {
+    /// `user.name`
+    #[serde(default)]
+    pub name: Option<ByteString>,
+    /// `user.email`
+    #[serde(default)]
+    pub email: Option<ByteString>,
 }
 
 /// Where the root file system comes from. Devices are paths such as `/dev/vda`.

@@ -24,7 +24,9 @@ mod exec;
 pub mod frame;
 mod guest;
 
-pub use boot::{BootConfig, BootReport, Hello, InitPolicy, Network, RootDisk, SshIdentity};
+pub use boot::{
+    BootConfig, BootReport, GitIdentity, Hello, InitPolicy, Network, RootDisk, SshIdentity,
+};
 pub use bytes::ByteString;
 pub use copy::{CopyEvent, CopyIn, CopyOut, ROOT as COPY_ROOT};
 pub use exec::{Exec, ExecEvent, ExecInput, TtySize};

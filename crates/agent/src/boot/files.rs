@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Files that are read back to be merged are small.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 const TEMPORARY: &str = ".banger-new";
 
 /// An open directory of the root.
@@ -77,10 +77,7 @@ impl Directory {
         if self.is_already(name, content, mode)? {
             return Ok(());
         }
-        match rustix::fs::unlinkat(&self.0, TEMPORARY, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.remove(TEMPORARY)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(
             &self.0,
@@ -92,6 +89,26 @@ impl Directory {
         own(&file, mode)?;
         rustix::fs::renameat(&self.0, TEMPORARY, &self.0, name)?;
         Ok(())
+    }
+
+    /// What `name` is, itself if it is a link; `None` when there is nothing.
+    pub(super) fn kind(&self, name: &str) -> io::Result<Option<(FileType, u64)>> {
+        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((
+                FileType::from_raw_mode(stat.st_mode),
+                stat.st_size.unsigned_abs(),
+            ))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file or link; that there is none is fine.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_already(&self, name: &str, content: &[u8], mode: u32) -> io::Result<bool> {

@@ -6,9 +6,12 @@ use std::io;
 use banger_guest_api::{BootConfig, SshIdentity};
 
 use super::files::Directory;
+use super::gitconfig;
 use crate::failure::{Result, Step};
 
+/// The line before what is banger's in a file that others write too.
 const FENCE_BEGIN: &str = "# banger: begin, rewritten at every boot";
+/// The line after it.
 const FENCE_END: &str = "# banger: end";
 
 /// Writes the VM's identity.
@@ -40,6 +43,7 @@ pub(super) fn write(config: &BootConfig) -> Result<()> {
             etc.write("resolv.conf", servers.as_bytes(), 0o644)
                 .step("write /etc/resolv.conf")?;
         }
+        gitconfig::write(&etc, config.git.as_ref()).step("write /etc/gitconfig")?;
     }
     configure_sshd(config.ssh.as_ref()).step("write the ssh server's configuration")?;
     match &config.ssh {
@@ -113,24 +117,34 @@ fn authorize(keys: &[String]) -> io::Result<()> {
     ssh.write("authorized_keys", &merge_keys(&old, keys), 0o600)
 }
 
-/// Our keys between two fences, before what the user added.
+/// Our keys, before what the user added.
 fn merge_keys(old: &[u8], keys: &[String]) -> Vec<u8> {
-    let mut text = Vec::new();
-    let ours = keys.iter().map(|key| key.trim_end());
-    for line in std::iter::once(FENCE_BEGIN).chain(ours).chain([FENCE_END]) {
-        text.extend_from_slice(line.as_bytes());
-        text.push(b'\n');
-    }
+    let ours: String = keys
+        .iter()
+        .map(|key| format!("{}\n", key.trim_end()))
+        .collect();
+    [fenced(ours.as_bytes()), outside(old)].concat()
+}
+
+/// Lines of ours between the fences.
+pub(super) fn fenced(ours: &[u8]) -> Vec<u8> {
+    let (begin, end) = (FENCE_BEGIN.as_bytes(), FENCE_END.as_bytes());
+    [begin, b"\n", ours, end, b"\n"].concat()
+}
+
+/// What others wrote: everything that is not between the fences.
+pub(super) fn outside(text: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
     let mut inside = false;
-    for line in old.split_inclusive(|byte| *byte == b'\n') {
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
         match line.trim_ascii_end() {
             line if line == FENCE_BEGIN.as_bytes() => inside = true,
             line if line == FENCE_END.as_bytes() => inside = false,
             _ if inside => {}
-            _ => text.extend_from_slice(line),
+            _ => kept.extend_from_slice(line),
         }
     }
-    text
+    kept
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 
 mod dial;
 mod files;
+mod gitconfig;
 mod grow;
 mod handover;
 mod identity;
