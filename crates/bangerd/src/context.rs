@@ -24,6 +24,8 @@ use crate::operations::Operations;
 pub(crate) struct Context {
     /// Where things are.
     pub(crate) layout: Layout,
+    /// Where the user's things are: what a start reads anew.
+    pub(crate) paths: Paths,
     /// What a VM gets when the request does not say.
     pub(crate) defaults: Resolved,
     /// Where the VMM's programs are looked for.
@@ -84,6 +86,7 @@ impl Context {
             shutdown: CancellationToken::new(),
             proving_kvm: Mutex::new(()),
             tasks: TaskTracker::new(),
+            paths: paths.clone(),
             layout,
         }))
     }

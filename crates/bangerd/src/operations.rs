@@ -53,6 +53,7 @@ impl Operations {
                 vm_id: vm_id.map(str::to_owned),
                 state: OperationState::Running,
                 stage: None,
+                warnings: Vec::new(),
                 error: None,
                 saved: None,
             }),
@@ -298,6 +299,11 @@ impl Progress for Reporter {
             changed
         });
     }
+
+    fn warn(&self, warning: &str) {
+        self.snapshot
+            .send_modify(|operation| operation.warnings.push(warning.to_owned()));
+    }
 }
 
 #[cfg(test)]
@@ -355,6 +361,21 @@ mod tests {
         assert!(!watcher.has_changed().unwrap(), "nothing changed");
         running.end(Ok(())).unwrap();
         assert_eq!(watcher.borrow_and_update().state, OperationState::Succeeded);
+    }
+
+    #[test]
+    fn warnings_stay_with_the_operation() {
+        let operations = Operations::default();
+        let running = begin(&operations, OperationKind::StartVm);
+        let mut watcher = operations.watch(running.id()).unwrap();
+        let reporter = running.reporter();
+        reporter.warn("one");
+        assert_eq!(watcher.borrow_and_update().warnings, ["one"]);
+        reporter.stage("boot", "booting");
+        reporter.warn("two");
+        let id = running.id().to_owned();
+        running.end(Ok(())).unwrap();
+        assert_eq!(operations.get(&id).unwrap().warnings, ["one", "two"]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ pub trait Progress: Send + Sync {
 
     /// How much of the current stage is done, from 0.0 to 1.0.
     fn fraction(&self, done: f32);
+
+    /// Something is not as asked, and the work goes on. Unless somebody keeps it for a person,
+    /// it is lost.
+    fn warn(&self, _warning: &str) {}
 }
 
 /// Discards all reports.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listen on the boot socket ─▶ launch ─▶ the guest dials ─▶ its configuration ─▶ its report
+//!                                 │      ─▶ the user's files
 //!                                 └── whatever ends first: the VMM, the time, the request
 //! ```
 //!
@@ -26,8 +27,8 @@ use banger_vmm::{Choice, Driver, Ended, Facts, Instance, Machine, Part, ProbeInp
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::ending;
 use super::view::Shared;
+use super::{ending, git_identity, sync};
 use crate::console;
 use crate::context::{Context, remove_tree};
 use crate::disks::{self, Attached};
@@ -90,7 +91,10 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         .mode(0o700)
         .create(&files.runtime)
         .at("create", &files.runtime)?;
-    let (driver, machine, config) = prepare(boot, files).await?;
+    // Side by side: neither needs the other.
+    let identity = async { Ok(git_identity::of_host().await) };
+    let ((driver, machine, mut config), git) = tokio::try_join!(prepare(boot, files), identity)?;
+    config.git = git;
     let kind = driver.kind();
     boot.shared.change(|vm| vm.vmm_running = Some(kind));
 
@@ -108,7 +112,13 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     boot.shared.set_instance(Some(&instance));
     boot.progress.stage("boot", "waiting for the guest");
     let limit = boot.context.boot_timeout();
-    match converse(&dial, &instance, &config, limit, boot.cancel).await {
+    let mut up = converse(&dial, &instance, &config, limit, boot.cancel).await;
+    if up.is_ok()
+        && let Err(failure) = bring_files(boot, &instance, files).await
+    {
+        up = Err(failure);
+    }
+    match up {
         Ok(info) => Ok(Up { instance, info }),
         Err(failure) => {
             // Before the console is read: what it wrote last is in it then. The caller looks for
@@ -238,6 +248,7 @@ fn boot_config(
             authorized_keys: vec![context.client_key.public.clone()],
         }),
         init: InitPolicy::Auto,
+        git: None,
     })
 }
 
@@ -305,6 +316,25 @@ async fn converse(
         }),
         () = tokio::time::sleep(limit) => Err(Failure::TimedOut),
         () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}
+
+/// Copies the user's files into a guest that is up; only its end, or that of the request, is a
+/// failure.
+async fn bring_files(
+    boot: &Boot<'_>,
+    instance: &Instance,
+    files: &VmFiles,
+) -> Result<(), Failure> {
+    let agent = banger_vmm::agent_socket(&files.runtime);
+    tokio::select! {
+        biased;
+        () = boot.cancel.cancelled() => Err(Failure::Cancelled),
+        ended = instance.exited() => Err(match ended {
+            Ok(ended) => Failure::Ended(ended),
+            Err(error) => Failure::Host(error),
+        }),
+        () = sync::apply(boot.context, &agent, boot.progress) => Ok(()),
     }
 }
 
@@ -379,18 +409,24 @@ pub(super) async fn resume(boot: Boot<'_>, instance: Arc<Instance>) -> Result<Up
     let dial = listen(&files.runtime)?;
     let strategy = boot.strategy;
     let (row, image, vm_files) = (boot.row.clone(), boot.image.rootfs.clone(), files.clone());
-    let config = boot
+    let mut config = boot
         .context
         .blocking(move |context| {
             let attached = disks::attach(strategy, &vm_files.dir, &image)?;
             boot_config(context, &row, &vm_files, &attached)
         })
         .await?;
+    config.git = git_identity::of_host().await;
     let limit = boot.context.boot_timeout();
     let agent = banger_vmm::agent_socket(&files.runtime);
     let result = tokio::select! {
         result = converse(&dial, &instance, &config, limit, boot.cancel) => result,
         info = answering(&agent) => Ok(info),
+    };
+    let result = match result {
+        // The earlier daemon may have come to that, or not.
+        Ok(info) => bring_files(&boot, &instance, &files).await.map(|()| info),
+        failed => failed,
     };
     match result {
         Ok(info) => Ok(Up { instance, info }),

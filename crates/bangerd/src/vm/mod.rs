@@ -7,6 +7,7 @@ mod boot;
 mod change;
 mod create;
 mod ending;
+mod git_identity;
 mod lease;
 mod names;
 mod owner;
@@ -14,6 +15,7 @@ mod policy;
 mod reconcile;
 mod request;
 mod stats;
+mod sync;
 mod view;
 
 use std::collections::HashMap;
