@@ -34,6 +34,7 @@ const SPACE_NEEDED: ByteSize = ByteSize::gib(2);
 pub(crate) async fn cmd_doctor(ui: &Ui, _args: DoctorArgs) -> Result<Exit> {
     let paths = Paths::from_env()?;
     let mut checks = vec![configuration(&paths)];
+    checks.extend(file_syncs(&paths));
     checks.extend(vmm(&paths));
     checks.extend(banger_archive::probe());
     checks.push(private_dir("state directory", &paths.state_dir));
@@ -93,6 +94,33 @@ fn configuration(paths: &Paths) -> Check {
             "configuration",
             format!("built-in; `{file}` does not exist"),
         ),
+    }
+}
+
+/// Whether what is to be copied into every guest is there; nothing where that is nothing.
+fn file_syncs(paths: &Paths) -> Option<Check> {
+    // That it cannot be read is said already.
+    let config = banger_config::Config::load(&paths.config_file).unwrap_or_default();
+    let missing: Vec<String> = config
+        .file_sync
+        .iter()
+        .filter(|sync| {
+            let host = sync.host.resolve(paths.home.as_deref());
+            !host.is_some_and(|host| host.exists())
+        })
+        .map(|sync| format!("`{}`", sync.host))
+        .collect();
+    match (config.file_sync.len(), missing.is_empty()) {
+        (0, _) => None,
+        (count, true) => Some(Check::ok("file syncs", format!("{count}, all there"))),
+        (_, false) => Some(Check::warn(
+            "file syncs",
+            format!("missing: {}", missing.join(", ")),
+            format!(
+                "make them, or remove them from `{}`",
+                paths.config_file.display()
+            ),
+        )),
     }
 }
 

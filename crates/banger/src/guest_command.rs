@@ -1,15 +1,16 @@
 //! From what was typed and what the image says to what the guest runs.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::IsTerminal;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use banger_guest_api::{ByteString, Exec};
-use banger_model::{Code, Error, ImageConfig, IoContext, Result};
+use banger_model::{Code, Error, ImageConfig, Result};
 use clap::{Args, ValueHint};
 
-use crate::environment;
+use crate::{env_file, environment};
 use crate::session::{stdin_is_null, terminal_size};
 
 /// Flags about the command in the guest.
@@ -42,30 +43,24 @@ pub(crate) struct CommandArgs {
     pub(crate) workdir: Option<OsString>,
 }
 
-/// One `--env`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One `--env`, or a line of an environment file.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EnvEntry {
     name: OsString,
     /// Absent when the value is to be copied from our own environment.
     value: Option<OsString>,
 }
 
+/// Without the value, which may be a secret.
+impl fmt::Debug for EnvEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EnvEntry").field(&self.name).finish()
+    }
+}
+
 impl EnvEntry {
-    fn parse(text: &OsStr) -> Result<EnvEntry> {
-        let refuse = |why: &str| {
-            Err(Error::new(
-                Code::InvalidArgument,
-                format!(
-                    "`{}` is not a variable: {why}",
-                    text.to_string_lossy().escape_debug()
-                ),
-            )
-            .hint("write `NAME=VALUE`, or `NAME` to copy the value from here"))
-        };
+    pub(crate) fn parse(text: &OsStr) -> Result<EnvEntry> {
         let bytes = text.as_bytes();
-        if bytes.contains(&0) {
-            return refuse("it contains a zero byte");
-        }
         let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
             Some(at) => (
                 &bytes[..at],
@@ -73,11 +68,22 @@ impl EnvEntry {
             ),
             None => (bytes, None),
         };
+        // What is after the `=` may be a secret, and an error may end up in a log.
+        let shown = String::from_utf8_lossy(name);
+        let refuse = |why: String| {
+            Err(Error::new(Code::InvalidArgument, why)
+                .hint("write `NAME=VALUE`, or `NAME` to copy the value from here"))
+        };
         if name.is_empty() {
-            return refuse("it has no name");
+            return refuse("the variable has no name".to_owned());
         }
         if name.iter().any(u8::is_ascii_whitespace) {
-            return refuse("its name contains white space");
+            let shown = shown.escape_debug();
+            return refuse(format!("the name `{shown}` contains white space"));
+        }
+        if bytes.contains(&0) {
+            let shown = shown.escape_debug();
+            return refuse(format!("the variable `{shown}` contains a zero byte"));
         }
         Ok(EnvEntry {
             name: OsStr::from_bytes(name).to_owned(),
@@ -85,7 +91,7 @@ impl EnvEntry {
         })
     }
 
-    fn resolve(self, here: &dyn Fn(&OsStr) -> Option<OsString>) -> Option<(OsString, OsString)> {
+    pub(crate) fn resolve(self, here: &dyn Fn(&OsStr) -> Option<OsString>) -> Option<(OsString, OsString)> {
         let value = self.value.or_else(|| here(&self.name))?;
         Some((self.name, value))
     }
@@ -171,7 +177,7 @@ fn user(text: &str) -> Result<String> {
 
 /// What was asked, with every file read and every value at hand: nothing in here can fail any
 /// more.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct GuestCommand {
     argv: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -180,14 +186,22 @@ pub(crate) struct GuestCommand {
     with_entrypoint: bool,
 }
 
+/// Without the variables, which may be secrets.
+impl fmt::Debug for GuestCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestCommand")
+            .field("argv", &self.argv)
+            .finish_non_exhaustive()
+    }
+}
+
 impl GuestCommand {
     /// Reads the environment files and copies values from our environment.
     pub(crate) fn new(args: CommandArgs, argv: Vec<OsString>) -> Result<GuestCommand> {
         let here = &environment::value_to_hand_on;
         let mut env = Vec::new();
         for file in &args.env_file {
-            let bytes = std::fs::read(file).at("read", file)?;
-            let entries = parse_env_file(file, &bytes)?;
+            let entries = env_file::read(file)?;
             env.extend(entries.into_iter().filter_map(|entry| entry.resolve(here)));
         }
         env.extend(args.env.into_iter().filter_map(|entry| entry.resolve(here)));
@@ -265,32 +279,6 @@ impl GuestCommand {
     }
 }
 
-/// Parses an environment file: no quoting, no expansion, as `docker run --env-file` does.
-fn parse_env_file(file: &Path, bytes: &[u8]) -> Result<Vec<EnvEntry>> {
-    let mut entries = Vec::new();
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = line.trim_ascii_start();
-        if line.is_empty() || line.starts_with(b"#") {
-            continue;
-        }
-        let entry = EnvEntry::parse(&OsString::from_vec(line.to_vec())).map_err(|error| {
-            Error::new(
-                Code::InvalidArgument,
-                format!(
-                    "`{}`, line {}: {}",
-                    file.display(),
-                    index + 1,
-                    error.message()
-                ),
-            )
-            .hint("write one `NAME=VALUE` or `NAME` a line; `#` begins a comment line")
-        })?;
-        entries.push(entry);
-    }
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,10 +319,12 @@ mod tests {
             Some(("HERE".into(), "value".into()))
         );
         assert_eq!(entry("ABSENT").resolve(&here), None);
-        for bad in ["", "=x", "A B=c", "A\nB=c", "A=\0"] {
+        for bad in ["", "=hunter2", "A B=hunter2", "A\nB=c", "A=hunter2\0"] {
             let error = EnvEntry::parse(OsStr::new(bad)).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument, "{bad:?}");
+            assert!(!error.chain().contains("hunter2"), "{error}");
         }
+        assert!(!format!("{:?}", entry("A=hunter2")).contains("hunter2"));
     }
 
     #[test]
@@ -342,15 +332,6 @@ mod tests {
         let raw = OsStr::from_bytes(b"A=\xff\xfe");
         let (_, value) = EnvEntry::parse(raw).unwrap().resolve(&|_| None).unwrap();
         assert_eq!(value.as_bytes(), b"\xff\xfe");
-    }
-
-    #[test]
-    fn environment_files_have_comments_and_line_numbers() {
-        let file = Path::new("vars");
-        let entries = parse_env_file(file, b"# c\n\nA=1\r\n  B\nC= x # y \n").unwrap();
-        assert_eq!(entries, [entry("A=1"), entry("B"), entry("C= x # y ")]);
-        let error = parse_env_file(file, b"A=1\n=2\n").unwrap_err();
-        assert!(error.message().starts_with("`vars`, line 2: "), "{error}");
     }
 
     #[test]

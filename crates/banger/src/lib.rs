@@ -20,6 +20,7 @@ mod config;
 mod connect;
 mod daemon;
 mod doctor;
+mod env_file;
 mod environment;
 mod exit;
 mod forwarding;

@@ -54,7 +54,12 @@ pub(crate) async fn follow(
     tokio::pin!(wait);
     let first = tokio::select! {
         biased;
-        done = &mut wait => return done.map(|_| Followed::Done),
+        done = &mut wait => {
+            let operation = done?;
+            progress.borrow_mut().clear();
+            warn(ui, &operation);
+            return Ok(Followed::Done);
+        }
         signal = signals.next_to_end() => signal,
     };
     match on_signal {
@@ -86,10 +91,20 @@ pub(crate) async fn follow(
             Ok(Followed::Cancelled(first))
         }
         Err(error) => Err(error),
-        Ok(_) => Ok(match on_signal {
+        Ok(operation) => Ok(match on_signal {
             OnSignal::Cancel => Followed::TooLate(first),
-            OnSignal::Insist => Followed::Done,
+            OnSignal::Insist => {
+                warn(ui, &operation);
+                Followed::Done
+            }
         }),
+    }
+}
+
+/// Says what is not as asked although the operation succeeded.
+fn warn(ui: &Ui, operation: &Operation) {
+    for warning in &operation.warnings {
+        ui.warn_only(warning);
     }
 }
 
@@ -215,6 +230,15 @@ pub(crate) fn exit_of(results: &[Result<Operation>], interrupted: Option<Signal>
 
 /// Prints what went well as data and what did not as errors, or both as one JSON list.
 pub(crate) fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>) -> Result<()> {
+    for operation in results.iter().flatten() {
+        match results.len() {
+            1 => warn(ui, operation),
+            _ => operation
+                .warnings
+                .iter()
+                .for_each(|warning| ui.warn_only(&format!("{}: {warning}", operation.subject))),
+        }
+    }
     if ui.format() == Format::Json {
         let reports: Vec<_> = names
             .iter()
@@ -222,6 +246,10 @@ pub(crate) fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>)
             .map(|(name, result)| ErrorReport {
                 name: full_name(name, result),
                 error: result.as_ref().err().map(Into::into),
+                warnings: result
+                    .as_ref()
+                    .map(|operation| operation.warnings.clone())
+                    .unwrap_or_default(),
             })
             .collect();
         return ui.json(&reports);

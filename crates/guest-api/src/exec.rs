@@ -6,12 +6,14 @@
 //! the last of which is `Exited`, `Signalled` or `Refused`. When the host closes the
 //! connection early, the command's process group gets SIGHUP, as if its terminal had closed.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ByteString;
 
 /// A command to run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exec {
     /// The program and its arguments, exactly. Empty means the user's login shell.
     pub argv: Vec<ByteString>,
@@ -30,6 +32,21 @@ pub struct Exec {
     /// Whether standard input follows; else it is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+}
+
+/// Names of variables only: their values may be secrets.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Exec")
+            .field("argv", &self.argv)
+            .field("env", &names)
+            .field("user", &self.user)
+            .field("workdir", &self.workdir)
+            .field("tty", &self.tty)
+            .field("stdin", &self.stdin)
+            .finish()
+    }
 }
 
 /// The size of a terminal, in characters.
@@ -87,4 +104,19 @@ pub enum ExecEvent {
         /// Why.
         message: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_are_not_shown() {
+        let exec = Exec {
+            env: vec![("TOKEN".into(), "hunter2".into())],
+            ..Exec::default()
+        };
+        let shown = format!("{exec:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+    }
 }

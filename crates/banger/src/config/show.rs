@@ -61,5 +61,9 @@ fn settings(paths: &Paths) -> Result<Vec<Setting>> {
     if let Some(mirror) = config.images.mirror {
         settings.push(setting("images.mirror", mirror, "config"));
     }
+    for (index, sync) in config.file_sync.iter().enumerate() {
+        let key = format!("file_sync[{index}]");
+        settings.push(setting(&key, sync.to_string(), "config"));
+    }
     Ok(settings)
 }

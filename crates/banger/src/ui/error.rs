@@ -18,6 +18,9 @@ pub(crate) struct ErrorReport {
     /// The error; absent when all went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<ErrorBody>,
+    /// What is not as asked although nothing failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Prints an error: its chain, its hint and its operation.

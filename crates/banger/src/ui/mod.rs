@@ -152,8 +152,13 @@ impl Ui {
 
     /// Prints what should be known although nothing failed.
     pub(crate) fn warn(&self, text: &str, hint: &str) {
-        print_line(&format!("{WARNING}warning{WARNING:#}: {}", escape(text)));
+        self.warn_only(text);
         print_line(&format!("{DIM}  hint: {}{DIM:#}", escape(hint)));
+    }
+
+    /// The same, for what says by itself what to do.
+    pub(crate) fn warn_only(&self, text: &str) {
+        print_line(&format!("{WARNING}warning{WARNING:#}: {}", escape(text)));
     }
 
     /// Prints an error.

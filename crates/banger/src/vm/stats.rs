@@ -164,6 +164,7 @@ fn cpu_percent(before: &VmStats, now: &VmStats) -> Option<f64> {
 fn entries<'a>(usages: &'a [Usage], missing: &[(String, Error)]) -> Vec<Entry<'a>> {
     let missing = missing.iter().map(|(name, error)| {
         Entry::Error(ErrorReport {
+            warnings: Vec::new(),
             name: name.clone(),
             error: Some(error.into()),
         })
