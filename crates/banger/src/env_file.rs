@@ -25,7 +25,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(crate) fn read(path: &Path) -> Result<Vec<EnvEntry>> {
     let mut bytes = Vec::new();
     File::open(path)
-        .at("open", path)?
+        .at("read", path)?
         .take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .at("read", path)?;

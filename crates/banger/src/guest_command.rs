@@ -10,6 +10,7 @@ use banger_guest_api::{ByteString, Exec};
 use banger_model::{Code, Error, ImageConfig, Result};
 use clap::{Args, ValueHint};
 
+use crate::vm::bootstrap;
 use crate::{env_file, environment};
 use crate::session::{stdin_is_null, terminal_size};
 
@@ -184,6 +185,7 @@ pub(crate) struct GuestCommand {
     user: Option<String>,
     workdir: Option<OsString>,
     with_entrypoint: bool,
+    with_tools: bool,
 }
 
 /// Without the variables, which may be secrets.
@@ -211,6 +213,7 @@ impl GuestCommand {
             user: args.user,
             workdir: args.workdir,
             with_entrypoint: false,
+            with_tools: false,
         })
     }
 
@@ -218,6 +221,12 @@ impl GuestCommand {
     /// this is the machine's first command.
     pub(crate) fn with_entrypoint(mut self) -> GuestCommand {
         self.with_entrypoint = true;
+        self
+    }
+
+    /// Runs in a workspace: finds the tools that its bootstrap installed, if there was one.
+    pub(crate) fn with_tools(mut self) -> GuestCommand {
+        self.with_tools = true;
         self
     }
 
@@ -249,6 +258,7 @@ impl GuestCommand {
         }
         argv.extend(self.argv.into_iter().map(ByteString::from));
 
+        let path_was_asked = self.env.iter().any(|(name, _)| name == "PATH");
         // Later values win; each name goes once.
         let mut env: Vec<(ByteString, ByteString)> = Vec::new();
         let from_image = image
@@ -265,10 +275,14 @@ impl GuestCommand {
                 None => env.push((name, value)),
             }
         }
+        let user = self.user.or_else(|| image.user.clone());
+        if self.with_tools && !path_was_asked {
+            bootstrap::put_tools_on_path(&mut env, user.as_deref());
+        }
         Exec {
             argv,
             env,
-            user: self.user.or_else(|| image.user.clone()),
+            user,
             workdir: self
                 .workdir
                 .map(ByteString::from)
@@ -347,6 +361,7 @@ mod tests {
             user: Some("root".into()),
             workdir: Some("/tmp".into()),
             with_entrypoint: false,
+            with_tools: true,
         };
         let exec = asked.merge(&image());
         assert_eq!(strings(&exec), ["ls"]);
@@ -354,7 +369,19 @@ mod tests {
         assert_eq!(exec.workdir, Some("/tmp".into()));
         let env: [(ByteString, ByteString); 3] =
             [("A", "mine"), ("B", "image"), ("C", "mine")].map(|(a, b)| (a.into(), b.into()));
-        assert_eq!(exec.env, env);
+        assert_eq!(exec.env[..3], env);
+        assert_eq!(exec.env[3].0, "PATH".into());
+    }
+
+    #[test]
+    fn a_path_that_was_asked_for_stays() {
+        let asked = GuestCommand {
+            env: vec![("PATH".into(), "/mine".into())],
+            with_tools: true,
+            ..GuestCommand::default()
+        };
+        let exec = asked.merge(&ImageConfig::default());
+        assert_eq!(exec.env, [("PATH".into(), "/mine".into())]);
     }
 
     #[test]

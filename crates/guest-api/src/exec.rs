@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ByteString;
 
+/// The `PATH` of a command whose [`Exec::env`] has none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A command to run.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exec {

@@ -29,7 +29,7 @@ pub use boot::{
 };
 pub use bytes::ByteString;
 pub use copy::{CopyEvent, CopyIn, CopyOut, ROOT as COPY_ROOT};
-pub use exec::{Exec, ExecEvent, ExecInput, TtySize};
+pub use exec::{DEFAULT_PATH, Exec, ExecEvent, ExecInput, TtySize};
 pub use guest::{Dial, DiskUse, Listener, Stats, Transport};
 
 #[cfg(feature = "archive")]

@@ -6,12 +6,11 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use banger_guest_api::{ByteString, Exec};
+use banger_guest_api::{ByteString, DEFAULT_PATH, Exec};
 
 use super::Refusal;
 use crate::users::{self, User};
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_TERM: &str = "xterm";
 
 /// A command, ready to be executed.

@@ -1,5 +1,6 @@
 //! `banger vm …`
 
+pub(crate) mod bootstrap;
 mod copy;
 mod create;
 mod delete;

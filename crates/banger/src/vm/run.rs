@@ -18,10 +18,12 @@ use banger_config::Paths;
 use banger_model::{Code, Error, Result};
 use clap::{Args, ValueEnum};
 
-use super::exec::open_session;
+use super::bootstrap::{self, Bootstrap};
+use super::exec::{agent_socket, open_session};
 use super::keeper::Keeper;
 use super::machine_args::MachineArgs;
 use super::say_spec;
+use crate::config;
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
 use crate::guest_command::{CommandArgs, GuestCommand};
@@ -59,6 +61,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
     wait_for: WaitFor,
 
+    /// Do not install the tools that the repository names
+    ///
+    /// A repository with a `.mise.toml`, `mise.toml` or `.tool-versions` gets its tools installed
+    /// before the command runs, for which the machine needs `--nat`.
+    #[arg(long)]
+    no_bootstrap: bool,
+
     #[command(flatten)]
     machine: MachineArgs,
 
@@ -90,7 +99,8 @@ impl RunArgs {
         let refuse = |message: String, hint: String| {
             Err(Error::new(Code::InvalidArgument, message).hint(hint))
         };
-        if let Some(path) = self.path.first() {
+        // One that is there is looked at first.
+        if let Some(path) = self.path.first().filter(|path| !path.is_dir()) {
             let shown = path.display();
             return refuse(
                 format!("`{shown}`: copying a repository into the machine is not in this release"),
@@ -119,8 +129,34 @@ impl RunArgs {
     }
 }
 
+/// Where the copy of the repository is in the guest.
+const WORKSPACE: &str = "/root/repo";
+
+/// What is to be installed for the repository that was named.
+fn bootstrap(args: &RunArgs) -> Result<Option<Bootstrap>> {
+    let Some(path) = args.path.first() else {
+        return Ok(None);
+    };
+    let nat = match args.machine.nat {
+        Some(nat) => nat,
+        None => config::resolve(&Paths::from_env()?)?.nat.value,
+    };
+    let bootstrap = bootstrap::check(path, nat, args.no_bootstrap)?;
+    if bootstrap.is_none() {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!(
+                "`{}`: copying a repository into the machine is not in this release",
+                path.display()
+            ),
+        ));
+    }
+    Ok(bootstrap)
+}
+
 pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
     let started = Instant::now();
+    let bootstrap = bootstrap(&args)?;
     let command = GuestCommand::new(args.command_args, args.command)?.with_entrypoint();
     let request = CreateVm {
         ephemeral: args.rm,
@@ -146,6 +182,7 @@ pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
         begun,
         started,
         wait_for: args.wait_for,
+        bootstrap,
     };
     let way_out = match args.detach {
         true => run.detach(&mut signals).await,
@@ -225,6 +262,7 @@ struct Run<'a> {
     begun: Begun,
     started: Instant,
     wait_for: WaitFor,
+    bootstrap: Option<Bootstrap>,
 }
 
 impl Run<'_> {
@@ -299,6 +337,16 @@ impl Run<'_> {
             Ok(vm) => vm,
             Err(way_out) => return Ok(way_out),
         };
+        let command = match &self.bootstrap {
+            Some(bootstrap) => {
+                let socket = agent_socket(&vm)?;
+                if let Some(signal) = bootstrap.run(self.ui, &socket, WORKSPACE, signals).await? {
+                    return Ok(WayOut::Exit(Exit::signal(signal.number())));
+                }
+                command.with_tools()
+            }
+            None => command,
+        };
         let session = open_session(&self.begun.client, &vm, command, signals).await;
         if self.begun.is_kept {
             let name = self.name();
@@ -313,7 +361,7 @@ impl Run<'_> {
     async fn wait_for_boot(&self, vm: &Vm, signals: &mut Signals) -> Result<Option<WayOut>> {
         let mut progress = Progress::new(self.ui);
         progress.say("waiting for the init system");
-        let socket = super::exec::agent_socket(vm)?;
+        let socket = agent_socket(vm)?;
         tokio::select! {
             booted = banger_guest_api::client::wait_boot(&socket) => booted.map(|()| None),
             signal = signals.next_to_end() => Ok(Some(WayOut::Exit(Exit::signal(signal.number())))),
