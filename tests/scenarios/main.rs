@@ -16,6 +16,7 @@ mod reach;
 mod run;
 mod signals;
 mod stdio;
+mod sync;
 mod tty;
 mod verbs;
 
@@ -32,7 +33,7 @@ pub(crate) type Scenario = (&'static str, fn(&World));
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let base = Arc::new(Base::locate(env!("CARGO_TARGET_TMPDIR")));
-    let groups: [(&[Scenario], Ground); 14] = [
+    let groups: [(&[Scenario], Ground); 15] = [
         (run::SCENARIOS, World::new),
         (stdio::SCENARIOS, World::new),
         (tty::SCENARIOS, World::new),
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         (lifecycle::SCENARIOS, World::new),
         (verbs::SCENARIOS, World::new),
         (reach::SCENARIOS, World::new),
+        (sync::SCENARIOS, World::new),
         (crash::SCENARIOS, World::new),
         (faults::SCENARIOS, World::new),
         (hostile::SCENARIOS, World::new),

@@ -99,7 +99,11 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
                 .collect();
-            for text in [line.to_owned(), format!("{line}\n"), format!("\u{feff}{line}\n")] {
+            for text in [
+                line.to_owned(),
+                format!("{line}\n"),
+                format!("\u{feff}{line}\n"),
+            ] {
                 assert_eq!(variables(text.as_bytes()), expected, "{text:?}");
             }
         }

@@ -10,9 +10,9 @@ use banger_guest_api::{ByteString, Exec};
 use banger_model::{Code, Error, ImageConfig, Result};
 use clap::{Args, ValueHint};
 
+use crate::session::{stdin_is_null, terminal_size};
 use crate::vm::bootstrap;
 use crate::{env_file, environment};
-use crate::session::{stdin_is_null, terminal_size};
 
 /// Flags about the command in the guest.
 #[derive(Args, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,10 @@ impl EnvEntry {
         })
     }
 
-    pub(crate) fn resolve(self, here: &dyn Fn(&OsStr) -> Option<OsString>) -> Option<(OsString, OsString)> {
+    pub(crate) fn resolve(
+        self,
+        here: &dyn Fn(&OsStr) -> Option<OsString>,
+    ) -> Option<(OsString, OsString)> {
         let value = self.value.or_else(|| here(&self.name))?;
         Some((self.name, value))
     }

@@ -120,6 +120,9 @@ mod tests {
             ..Exec::default()
         };
         let shown = format!("{exec:?}");
-        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("TOKEN") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }

@@ -85,10 +85,19 @@ impl Bootstrap {
         }
     }
 
-    async fn install(&self, socket: &Path, guest_path: &OsStr, shown: &mut Shown<'_>) -> Result<()> {
+    async fn install(
+        &self,
+        socket: &Path,
+        guest_path: &OsStr,
+        shown: &mut Shown<'_>,
+    ) -> Result<()> {
         let argv = ["sh", "-c", SCRIPT, "bootstrap.sh", PROFILE];
         let exec = Exec {
-            argv: argv.iter().chain(&self.files).map(|arg| (*arg).into()).collect(),
+            argv: argv
+                .iter()
+                .chain(&self.files)
+                .map(|arg| (*arg).into())
+                .collect(),
             user: Some("root".to_owned()),
             workdir: Some(guest_path.to_owned().into()),
             ..Exec::default()

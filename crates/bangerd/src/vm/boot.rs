@@ -321,11 +321,7 @@ async fn converse(
 
 /// Copies the user's files into a guest that is up; only its end, or that of the request, is a
 /// failure.
-async fn bring_files(
-    boot: &Boot<'_>,
-    instance: &Instance,
-    files: &VmFiles,
-) -> Result<(), Failure> {
+async fn bring_files(boot: &Boot<'_>, instance: &Instance, files: &VmFiles) -> Result<(), Failure> {
     let agent = banger_vmm::agent_socket(&files.runtime);
     tokio::select! {
         biased;

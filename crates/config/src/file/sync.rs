@@ -322,11 +322,23 @@ mod tests {
             assert!(error.hint_text().is_some(), "{text}");
         }
         for (text, line, what) in [
-            ("\n[[file_sync]]\nguest = \"~/x\"", 2, "`file_sync[0]` has no `host`"),
-            ("[[file_sync]]\nhost = \"/x\"", 1, "`file_sync[0]` has no `guest`"),
+            (
+                "\n[[file_sync]]\nguest = \"~/x\"",
+                2,
+                "`file_sync[0]` has no `host`",
+            ),
+            (
+                "[[file_sync]]\nhost = \"/x\"",
+                1,
+                "`file_sync[0]` has no `guest`",
+            ),
             ("file_sync = 3", 1, "`file_sync` is a list of tables"),
             ("\nfile_sync = [3]", 2, "`file_sync[0]` is a table"),
-            ("[file_sync]\nhost = \"~/x\"", 1, "`file_sync` is a list of tables"),
+            (
+                "[file_sync]\nhost = \"~/x\"",
+                1,
+                "`file_sync` is a list of tables",
+            ),
         ] {
             let error = parse(text).expect_err(text);
             let expected = format!("`/c/config.toml`, line {line}: {what}");
@@ -336,7 +348,8 @@ mod tests {
 
     #[test]
     fn one_place_in_the_guest_has_one_entry() {
-        let text = "[[file_sync]]\nhost = \"~/a\"\n[[file_sync]]\nhost = \"/b\"\nguest = \"/root//a\"";
+        let text =
+            "[[file_sync]]\nhost = \"~/a\"\n[[file_sync]]\nhost = \"/b\"\nguest = \"/root//a\"";
         let error = parse(text).unwrap_err();
         let said = "`/c/config.toml`, line 5: `file_sync[1].guest` is `~/a` in the guest, and so \
                     is `file_sync[0]`";

@@ -38,7 +38,9 @@ fn only_root_finds_the_tools_and_before_everything_else() {
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
         put_tools_on_path(&mut env, user);
-        env.into_iter().find(|(name, _)| *name == "PATH".into()).map(|(_, value)| value)
+        env.into_iter()
+            .find(|(name, _)| *name == "PATH".into())
+            .map(|(_, value)| value)
     };
     let default = ByteString::from(format!("{TOOLS}:{DEFAULT_PATH}"));
     for root in [None, Some("root"), Some("0"), Some("root:staff")] {
@@ -83,7 +85,10 @@ impl Guest {
             .args(FILES)
             .env_clear()
             .env("HOME", self.path("home"))
-            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", self.path("bin").display()),
+            )
             .current_dir(self.path("repo"))
             .output()
             .unwrap()
@@ -110,7 +115,10 @@ fn a_mise_that_is_there_trusts_and_installs() {
         "mise trust mise.toml\nmise trust .tool-versions\nmise install\n"
     );
     let profile = fs::read_to_string(guest.path("profile.d/banger-tools.sh")).unwrap();
-    assert!(profile.contains(&format!("PATH={TOOLS}:$PATH")), "{profile}");
+    assert!(
+        profile.contains(&format!("PATH={TOOLS}:$PATH")),
+        "{profile}"
+    );
 }
 
 #[test]
@@ -129,7 +137,10 @@ fn a_missing_mise_is_installed_and_a_failure_is_one() {
     assert!(output.status.success(), "{output:?}");
     let calls = guest.calls();
     assert!(calls.starts_with("curl -fsSL "), "{calls}");
-    assert!(calls.ends_with("mise trust .mise.toml\nmise install\n"), "{calls}");
+    assert!(
+        calls.ends_with("mise trust .mise.toml\nmise install\n"),
+        "{calls}"
+    );
     assert!(guest.path("home/.local/bin/mise").exists());
 
     fs::write(&mise, "#!/bin/sh\nexit 3\n").unwrap();

@@ -17,7 +17,11 @@ impl Homes {
         for home in ["host", "guest"] {
             fs::create_dir(place.path().join(home)).unwrap();
         }
-        fs::set_permissions(place.path().join("guest"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            place.path().join("guest"),
+            fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
         Homes { place }
     }
 
@@ -124,7 +128,11 @@ fn what_cannot_be_copied_is_refused_by_name() {
     let homes = Homes::new();
     let refused = |host: &str| Tree::find(&homes.host(host), "x", None).unwrap_err();
     assert_eq!(refused("absent").code(), Code::NotFound);
-    assert!(refused("absent").message().contains("absent` does not exist"));
+    assert!(
+        refused("absent")
+            .message()
+            .contains("absent` does not exist")
+    );
     symlink("absent", homes.host("dangling")).unwrap();
     assert_eq!(refused("dangling").code(), Code::NotFound);
     rustix::fs::mkfifoat(
