@@ -43,7 +43,7 @@ fn names_and_sizes() {
         (&["vm", "run", "--memory", "1M"], "`--memory` is 1M"),
         (&["vm", "run", "--memory", "lots"], "`lots` is not a size"),
         (&["vm", "run", "--disk-size", "1K"], "`--disk-size` is 1K"),
-        (&["vm", "run", "--env", "=x"], "it has no name"),
+        (&["vm", "run", "--env", "=x"], "the variable has no name"),
         (&["vm", "run", "--user", "a b"], "`a b` is not a user"),
         (
             &["vm", "run", "--workdir", "here"],
@@ -133,6 +133,21 @@ fn a_path_is_explained() {
     assert!(text.contains("not in this release"), "{text}");
     let text = refused(&["vm", "run", "ls", "somewhere"], 2);
     assert!(text.contains("banger vm run -- ls"), "{text}");
+}
+
+#[test]
+fn a_repository_whose_tools_need_the_network_is_explained() {
+    let repo = tempfile::tempdir().unwrap();
+    std::fs::write(repo.path().join("mise.toml"), "").unwrap();
+    let path = repo.path().to_str().unwrap();
+    let text = refused(&["vm", "run", path, "--", "true"], 125);
+    for part in ["mise.toml", "`--nat`", "`--no-bootstrap`"] {
+        assert!(text.contains(part), "{text}");
+    }
+    for flag in ["--nat", "--no-bootstrap"] {
+        let text = refused(&["vm", "run", flag, path, "--", "true"], 125);
+        assert!(text.contains("not in this release"), "{text}");
+    }
 }
 
 #[test]

@@ -141,17 +141,15 @@ fn bootstrap(args: &RunArgs) -> Result<Option<Bootstrap>> {
         Some(nat) => nat,
         None => config::resolve(&Paths::from_env()?)?.nat.value,
     };
-    let bootstrap = bootstrap::check(path, nat, args.no_bootstrap)?;
-    if bootstrap.is_none() {
-        return Err(Error::new(
-            Code::InvalidArgument,
-            format!(
-                "`{}`: copying a repository into the machine is not in this release",
-                path.display()
-            ),
-        ));
-    }
-    Ok(bootstrap)
+    bootstrap::check(path, nat, args.no_bootstrap)?;
+    Err(Error::new(
+        Code::InvalidArgument,
+        format!(
+            "`{}`: copying a repository into the machine is not in this release",
+            path.display()
+        ),
+    )
+    .hint("leave the directory away, and copy it in with `banger vm cp`"))
 }
 
 pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
@@ -337,17 +335,7 @@ impl Run<'_> {
             Ok(vm) => vm,
             Err(way_out) => return Ok(way_out),
         };
-        let command = match &self.bootstrap {
-            Some(bootstrap) => {
-                let socket = agent_socket(&vm)?;
-                if let Some(signal) = bootstrap.run(self.ui, &socket, WORKSPACE, signals).await? {
-                    return Ok(WayOut::Exit(Exit::signal(signal.number())));
-                }
-                command.with_tools()
-            }
-            None => command,
-        };
-        let session = open_session(&self.begun.client, &vm, command, signals).await;
+        let way_out = self.command(&vm, command, signals).await;
         if self.begun.is_kept {
             let name = self.name();
             self.ui.note(&format!(
@@ -355,7 +343,25 @@ impl Run<'_> {
                  `banger vm delete {name}` deletes it"
             ));
         }
-        Ok(WayOut::Exit(session?.exit()))
+        way_out
+    }
+
+    /// Runs the command, once it has the tools that its repository names.
+    async fn command(
+        &self,
+        vm: &Vm,
+        mut command: GuestCommand,
+        signals: &mut Signals,
+    ) -> Result<WayOut> {
+        if let Some(bootstrap) = &self.bootstrap {
+            let socket = agent_socket(vm)?;
+            if let Some(signal) = bootstrap.run(self.ui, &socket, WORKSPACE, signals).await? {
+                return Ok(WayOut::Exit(Exit::signal(signal.number())));
+            }
+            command = command.with_tools();
+        }
+        let session = open_session(&self.begun.client, vm, command, signals).await?;
+        Ok(WayOut::Exit(session.exit()))
     }
 
     async fn wait_for_boot(&self, vm: &Vm, signals: &mut Signals) -> Result<Option<WayOut>> {

@@ -109,6 +109,16 @@ impl Ground {
         fs::write(self.runtime().join("behaviour"), word).unwrap();
     }
 
+    /// Replaces the configuration file.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.root().join("config/banger/config.toml"), toml).unwrap();
+    }
+
+    /// The directory that everything is in.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.root.path().join("state/banger")
     }

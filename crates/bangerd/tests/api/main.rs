@@ -12,3 +12,4 @@ mod lifecycle;
 mod load;
 mod private;
 mod requests;
+mod sync;
