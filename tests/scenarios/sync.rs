@@ -226,9 +226,16 @@ fn env_file(w: &World) {
         "\u{feff}A=1\r\n  # comment\n\nB=\"two\" # kept \nHERE\nNOT_HERE\nC=one\n",
     )
     .expect("write a file");
-    fs::write(w.root().join("two"), "C=two\nD=two\nTOKEN=hunter2\n").expect("write a file");
-    let flags = ["--env-file", "one", "--env-file", "two", "--env", "D=flag"];
-    let script = "printf '%s|' \"$A\" \"$B\" \"$HERE\" \"${NOT_HERE-unset}\" \"$C\" \"$D\" \
+    fs::write(w.root().join("two"), "C=two\nLAST=two\nTOKEN=hunter2\n").expect("write a file");
+    let flags = [
+        "--env-file",
+        "one",
+        "--env-file",
+        "two",
+        "--env",
+        "LAST=flag",
+    ];
+    let script = "printf '%s|' \"$A\" \"$B\" \"$HERE\" \"${NOT_HERE-unset}\" \"$C\" \"$LAST\" \
                   \"$TOKEN\"";
     let expected = "1|\"two\" # kept |from here|unset|two|flag|hunter2|";
     let tail = ["--", "sh", "-c", script];
