@@ -130,6 +130,7 @@ fn config() -> BootConfig {
             authorized_keys: vec!["not a key".into()],
         }),
         init: InitPolicy::Auto,
+        git: None,
     }
 }
 
