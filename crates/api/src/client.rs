@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CreateVm, DaemonInfo, Image, Kernel, KillSignal, KillVm, Operation, OperationState, Pull,
-    SetVm, Stage, Vm, VmStats, Workspace,
+    CreateVm, DaemonInfo, DeleteOptions, Image, Kernel, KillSignal, KillVm, Operation,
+    OperationState, Pull, SetVm, Stage, Vm, VmStats, Workspace,
 };
 use connection::Connection;
 pub use events::{Events, Lease};
@@ -148,24 +148,21 @@ impl Client {
         self.get("/v1/stats").await
     }
 
-    /// `DELETE /v1/vms/{ref}?only=stopped`: only if it does not run when its turn comes.
+    /// `DELETE /v1/vms/{ref}`: in whatever state it is, unless the options say otherwise. Work
+    /// that is in no export is saved first; the operation says where.
     ///
     /// # Errors
-    /// `not_found`, `ambiguous`; `conflict`, from the operation too, when it runs.
-    pub async fn delete_vm_if_stopped(&self, reference: &str) -> Result<Operation> {
-        let path = vm_path(reference, "?only=stopped")?;
-        self.send::<()>(Method::DELETE, &path, None)
-            .await?
-            .json()
-            .await
-    }
-
-    /// `DELETE /v1/vms/{ref}`: in whatever state it is.
-    ///
-    /// # Errors
-    /// `not_found`, `ambiguous`.
-    pub async fn delete_vm(&self, reference: &str) -> Result<Operation> {
-        self.send::<()>(Method::DELETE, &vm_path(reference, "")?, None)
+    /// `not_found`, `ambiguous`; `conflict`, from the operation too, when it is only to be deleted
+    /// if it does not run, and runs. From the operation, also whatever keeps work from being
+    /// saved: the VM then stays.
+    pub async fn delete_vm(&self, reference: &str, options: DeleteOptions) -> Result<Operation> {
+        let query = match (options.only_stopped, options.discard) {
+            (false, false) => "",
+            (true, false) => "?only=stopped",
+            (false, true) => "?discard=true",
+            (true, true) => "?only=stopped&discard=true",
+        };
+        self.send::<()>(Method::DELETE, &vm_path(reference, query)?, None)
             .await?
             .json()
             .await

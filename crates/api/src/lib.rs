@@ -5,6 +5,8 @@
 
 mod client;
 mod types;
+mod workspace;
 
 pub use client::{Client, Events, Lease};
 pub use types::*;
+pub use workspace::check_guest_path;

@@ -227,6 +227,15 @@ pub struct SetVm {
     pub nat: Option<bool>,
 }
 
+/// How a VM is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Only if it does not run when its turn comes.
+    pub only_stopped: bool,
+    /// Without saving work that is in no export.
+    pub discard: bool,
+}
+
 /// The signals that may end a VMM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum KillSignal {

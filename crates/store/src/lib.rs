@@ -122,6 +122,30 @@ impl Store {
         )
     }
 
+    /// Records what is known of the repository that was copied into a VM, as JSON.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such VM.
+    pub fn set_workspace(&self, id: &VmId, workspace: &str) -> Result<()> {
+        self.update(
+            "UPDATE vms SET workspace = :workspace WHERE id = :id",
+            id,
+            named_params! { ":id": id.as_str(), ":workspace": workspace },
+        )
+    }
+
+    /// Records that a VM is to be kept although nobody holds a lease on it.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such VM.
+    pub fn set_lasting(&self, id: &VmId) -> Result<()> {
+        self.update(
+            "UPDATE vms SET ephemeral = 0 WHERE id = :id",
+            id,
+            named_params! { ":id": id.as_str() },
+        )
+    }
+
     /// Records what a VM is asked to be: processors, memory, the size of its disk and its
     /// network, all of them or none. The rest of a specification never changes.
     ///

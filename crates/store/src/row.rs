@@ -53,6 +53,8 @@ pub struct VmRow {
     pub broken_reason: Option<String>,
     /// Why it stopped last, when that needs saying; meaningless while it runs.
     pub stop_reason: Option<String>,
+    /// What is known of the repository that was copied in, as JSON; the daemon's to read.
+    pub workspace: Option<String>,
     /// When it was made, RFC 3339 in UTC.
     pub created_at: String,
 }
@@ -94,10 +96,10 @@ pub(crate) fn insert(connection: &Connection, vm: &VmRow) -> rusqlite::Result<()
         .execute(
             "INSERT INTO vms (id, name, image, kernel, vcpus, memory, disk_size, overlay_size, nat,
                  vmm, image_digest, kernel_digest, strategy, machine_id, ephemeral, intent,
-                 broken_reason, stop_reason, created_at)
+                 broken_reason, stop_reason, workspace, created_at)
              VALUES (:id, :name, :image, :kernel, :vcpus, :memory, :disk_size, :overlay_size, :nat,
                  :vmm, :image_digest, :kernel_digest, :strategy, :machine_id, :ephemeral, :intent,
-                 :broken_reason, :stop_reason, :created_at)",
+                 :broken_reason, :stop_reason, :workspace, :created_at)",
             named_params! {
                 ":id": vm.id.as_str(),
                 ":name": vm.name.as_str(),
@@ -117,6 +119,7 @@ pub(crate) fn insert(connection: &Connection, vm: &VmRow) -> rusqlite::Result<()
                 ":intent": vm.intent.word(),
                 ":broken_reason": vm.broken_reason,
                 ":stop_reason": vm.stop_reason,
+                ":workspace": vm.workspace,
                 ":created_at": vm.created_at,
             },
         )
@@ -159,6 +162,7 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<VmRow> {
         intent: parse_intent(&text("intent")?)?,
         broken_reason: get(row, "broken_reason")?,
         stop_reason: get(row, "stop_reason")?,
+        workspace: get(row, "workspace")?,
         created_at: text("created_at")?,
     })
 }

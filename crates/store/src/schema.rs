@@ -40,6 +40,7 @@ pub(crate) const MIGRATIONS: &[M<'static>] = &[
         ) STRICT;",
     ),
     M::up("ALTER TABLE vms ADD COLUMN stop_reason TEXT;"),
+    M::up("ALTER TABLE vms ADD COLUMN workspace TEXT;"),
 ];
 
 /// Opens a database and brings it up to date with these migrations.

@@ -31,6 +31,7 @@ fn row(id: u8, name: &str) -> VmRow {
         intent: Intent::Creating,
         broken_reason: None,
         stop_reason: None,
+        workspace: None,
         created_at: format!("2026-11-20T10:00:{id:02}Z"),
     }
 }
@@ -66,6 +67,10 @@ fn rows_round_trip_and_survive_reopening() {
         store.set_broken(&first.id, "the disk is on fire").unwrap();
         store.set_stop_reason(&first.id, Some("killed")).unwrap();
         first.stop_reason = Some("killed".into());
+        store.set_workspace(&first.id, "{\"a\":1}").unwrap();
+        first.workspace = Some("{\"a\":1}".into());
+        store.set_lasting(&first.id).unwrap();
+        first.ephemeral = false;
         first.spec.vcpus = 4;
         first.spec.memory = ByteSize::gib(1);
         first.spec.disk_size = ByteSize::gib(9);
@@ -202,6 +207,34 @@ fn a_database_of_the_first_schema_becomes_a_present_one() {
         .query_row("SELECT count(*) FROM vms", [], |row| row.get(0))
         .unwrap();
     assert_eq!(old, 1);
+}
+
+#[test]
+fn a_database_of_the_second_schema_gets_room_for_workspaces() {
+    let (_dir, path) = ground();
+    let second = schema::open(&path, &schema::MIGRATIONS[..2]).unwrap();
+    second
+        .execute_batch(
+            "INSERT INTO vms VALUES ('010101010101', 'old', 'debian-bookworm', 'debian-6.1', 3,
+                 805306368, 17592186044416, 8589934592, 1, 'qemu-tcg', NULL, NULL, NULL,
+                 '0123456789abcdef0123456789abcdef', 1, 'present', NULL,
+                 '2026-11-20T10:00:01Z', 'killed');",
+        )
+        .unwrap();
+    drop(second);
+    let mut expected = VmRow {
+        image_digest: None,
+        strategy: None,
+        intent: Intent::Present,
+        stop_reason: Some("killed".into()),
+        ..row(1, "old")
+    };
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.all().unwrap(), std::slice::from_ref(&expected));
+    store.set_workspace(&expected.id, "{}").unwrap();
+    expected.workspace = Some("{}".into());
+    assert_eq!(store.all().unwrap(), [expected]);
+    assert!(schema::backup_path(&path, 2).exists());
 }
 
 #[test]

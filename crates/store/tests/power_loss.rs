@@ -55,6 +55,7 @@ fn row(number: u64) -> VmRow {
         intent: Intent::Creating,
         broken_reason: None,
         stop_reason: None,
+        workspace: None,
         // Rows are listed in order of creation.
         created_at: format!("2026-11-20T10:00:00.{number:06}Z"),
     }

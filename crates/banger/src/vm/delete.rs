@@ -1,5 +1,6 @@
 //! `banger vm delete`
 
+use banger_api::{Client, DeleteOptions};
 use banger_config::Paths;
 use banger_model::Result;
 use clap::Args;
@@ -21,7 +22,8 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn cmd_delete(ui: &Ui, args: DeleteArgs) -> Result<Exit> {
     let client = connect(&Paths::from_env()?).await?;
-    let delete = async |client: &banger_api::Client, name: &str| client.delete_vm(name).await;
+    let options = DeleteOptions::default();
+    let delete = async |client: &Client, name: &str| client.delete_vm(name, options).await;
     for_each(
         ui,
         &client,

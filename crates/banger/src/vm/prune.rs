@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use banger_api::{Operation, Vm};
+use banger_api::{Client, DeleteOptions, Operation, Vm};
 use banger_config::Paths;
 use banger_model::{Code, Error, Result, VmState};
 use clap::Args;
@@ -57,8 +57,11 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
     }
     // By id: a name may belong to another machine by now.
     let ids = vms.iter().map(|vm| vm.id.clone()).collect();
-    let delete =
-        async |client: &banger_api::Client, id: &str| client.delete_vm_if_stopped(id).await;
+    let options = DeleteOptions {
+        only_stopped: true,
+        discard: false,
+    };
+    let delete = async |client: &Client, id: &str| client.delete_vm(id, options).await;
     let ended = run_all(ui, &client, ids, "deleting", OnSignal::Insist, delete).await?;
     let (results, interrupted) = match ended {
         Ok(ended) => ended,

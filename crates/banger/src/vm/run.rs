@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use banger_api::{Client, CreateVm, Operation, Vm};
+use banger_api::{Client, CreateVm, DeleteOptions, Operation, Vm};
 use banger_config::Paths;
 use banger_model::{Code, Error, Result};
 use clap::{Args, ValueEnum};
@@ -219,7 +219,7 @@ async fn begin(ui: &Ui, paths: &Paths, client: Client, request: &CreateVm) -> Re
             // It has failed already; the operation says why.
             Err(error) if error.code() == Code::NotFound => None,
             Err(error) => {
-                client.delete_vm(&id).await?;
+                client.delete_vm(&id, DeleteOptions::default()).await?;
                 return Err(error);
             }
         },
@@ -409,7 +409,7 @@ pub(super) async fn delete(
     id: &str,
     signals: &mut Signals,
 ) -> Result<()> {
-    let operation = match client.delete_vm(id).await {
+    let operation = match client.delete_vm(id, DeleteOptions::default()).await {
         Err(error) if error.code() == Code::NotFound => return Ok(()),
         other => other?,
     };

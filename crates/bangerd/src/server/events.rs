@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::vm::Lease;
+use crate::vm::{Lease, Turn};
 
 /// The least time between two events: no display shows more than 20 a second.
 const PACE: Duration = Duration::from_millis(50);
@@ -73,6 +73,23 @@ pub(super) fn lease(lease: Lease) -> Sse<impl Stream<Item = Result<Event, Infall
         }
         let event = Event::default().event("lease").data("held");
         Some((Ok(event), (lease, true)))
+    });
+    Sse::new(states)
+}
+
+/// One event when the turn comes, then nothing until the VM goes away or the daemon stops.
+/// Dropping the stream, which the client's end does, makes room for the next one.
+pub(super) fn turn(turn: Turn) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let states = stream::unfold((turn, false), async |(mut turn, held)| {
+        if held {
+            turn.ended().await;
+            return None;
+        }
+        if !turn.comes().await {
+            return None;
+        }
+        let event = Event::default().event("turn").data("held");
+        Some((Ok(event), (turn, true)))
     });
     Sse::new(states)
 }

@@ -84,6 +84,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::restart))
         .routes(routes!(vms::kill))
         .routes(routes!(vms::lease))
+        .routes(routes!(vms::set_workspace))
+        .routes(routes!(vms::workspace_turn))
         .routes(routes!(vms::stats))
         .routes(routes!(artifacts::images, artifacts::pull_image))
         .routes(routes!(artifacts::kernels, artifacts::pull_kernel))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use banger_api::{CreateVm, ErrorResponse, KillVm, Operation, SetVm, Vm, VmStats};
+use banger_api::{CreateVm, ErrorResponse, KillVm, Operation, SetVm, Vm, VmStats, Workspace};
 use banger_model::Error;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -66,6 +66,9 @@ pub(super) struct DeleteOptions {
     #[serde(default)]
     #[param(inline)]
     only: Option<Only>,
+    /// Whether work that is in no export is lost, instead of saved first.
+    #[serde(default)]
+    discard: bool,
 }
 
 /// A state that a VM must be in.
@@ -91,8 +94,8 @@ pub(super) async fn delete(
     Options(options): Options<DeleteOptions>,
 ) -> Answer<Accepted> {
     let wanted = match options.only {
-        Some(Only::Stopped) => Request::DeleteStopped,
-        None => Request::Delete,
+        Some(Only::Stopped) => Request::DeleteStopped(options.discard),
+        None => Request::Delete(options.discard),
     };
     request(&api, &reference, wanted)
 }
@@ -190,6 +193,50 @@ pub(super) async fn lease(
     Segment(reference): Segment,
 ) -> Answer<impl IntoResponse> {
     Ok(events::lease(api.vms.lease(&reference)?))
+}
+
+/// Record the repository that was copied into a VM
+#[utoipa::path(
+    put, path = "/v1/vms/{ref}/workspace", tag = "vms", operation_id = "set_workspace",
+    request_body = Workspace,
+    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    responses((status = 200, body = Vm), (status = "default", body = ErrorResponse))
+)]
+pub(super) async fn set_workspace(
+    State(api): State<Api>,
+    Segment(reference): Segment,
+    Body(workspace): Body<Workspace>,
+) -> Answer<Json<Vm>> {
+    let vms = api.vms.clone();
+    // In a task of its own: this handler is dropped when the client hangs up.
+    let set = api
+        .context
+        .tasks
+        .spawn(async move { vms.set_workspace(&reference, workspace).await });
+    let vm = set
+        .await
+        .map_err(|error| Error::internal("a record was given up").because(error))??;
+    Ok(Json(Vm::clone(&vm)))
+}
+
+/// Take the turn at a VM's workspace, and keep it while the connection is open
+///
+/// Whoever copies a repository in or exports work holds it. The event comes when nobody who asked
+/// earlier does.
+#[utoipa::path(
+    get, path = "/v1/vms/{ref}/workspace/turn", tag = "vms", operation_id = "take_workspace_turn",
+    params(("ref" = String, Path, description = "Exact name, id, or unique prefix of either")),
+    responses(
+        (status = 200, description = "Ends when the VM is being deleted or the daemon stops",
+         content_type = "text/event-stream", body = String),
+        (status = "default", body = ErrorResponse),
+    )
+)]
+pub(super) async fn workspace_turn(
+    State(api): State<Api>,
+    Segment(reference): Segment,
+) -> Answer<impl IntoResponse> {
+    Ok(events::turn(api.vms.workspace_turn(&reference)?))
 }
 
 fn request(api: &Api, reference: &str, request: Request) -> Answer<Accepted> {

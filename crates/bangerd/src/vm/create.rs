@@ -66,6 +66,7 @@ pub(super) async fn admit(vms: &Arc<Vms>, request: CreateVm) -> Result<Operation
         intent: Intent::Creating,
         broken_reason: None,
         stop_reason: None,
+        workspace: None,
         created_at: format!("{:.3}", jiff::Timestamp::now()),
     };
     let admitted = async {

@@ -17,11 +17,12 @@ mod request;
 mod stats;
 mod sync;
 mod view;
+mod workspace;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use banger_api::{CreateVm, Operation, Vm, VmStats};
+use banger_api::{CreateVm, Operation, Vm, VmStats, Workspace};
 use banger_model::{Code, Digest, Error, Result, VmId};
 use tokio::sync::mpsc;
 
@@ -32,6 +33,7 @@ use owner::Message;
 pub(crate) use reconcile::reconcile;
 pub(crate) use request::Request;
 use view::Shared;
+pub(crate) use workspace::Turn;
 
 /// Every VM of one daemon.
 pub(crate) struct Vms {
@@ -158,6 +160,31 @@ impl Vms {
         Lease::take(handle, self.context.shutdown.clone())
     }
 
+    /// Records the repository that was copied into a VM; shows the VM as it is then.
+    ///
+    /// # Errors
+    /// `not_found`; `ambiguous`; `invalid_argument` for a record that makes no sense; `conflict`
+    /// while the VM is made or deleted.
+    pub(crate) async fn set_workspace(
+        &self,
+        reference: &str,
+        workspace: Workspace,
+    ) -> Result<Arc<Vm>> {
+        let handle = self.handle(reference)?;
+        workspace::set(&handle, workspace).await?;
+        Ok(handle.shared.vm())
+    }
+
+    /// A place in the row of those who want to work on a VM's workspace.
+    ///
+    /// # Errors
+    /// `not_found`; `ambiguous`.
+    pub(crate) fn workspace_turn(&self, reference: &str) -> Result<Turn> {
+        let handle = self.handle(reference)?;
+        let shutdown = self.context.shutdown.clone();
+        Ok(Turn::new(handle.shared.turns(), shutdown))
+    }
+
     /// How many VMs use each image and each kernel, by digest.
     pub(crate) fn uses(&self) -> HashMap<Digest, u32> {
         let mut uses = HashMap::new();
@@ -233,7 +260,10 @@ impl Handle {
         let gone = not_found(self.shared.name().as_str());
         match message {
             Message::Request(_, operation) => operation.end(Err(gone)),
-            Message::Withdraw(_) | Message::LeaseTaken | Message::LeaseEnded => Err(gone),
+            Message::Withdraw(_)
+            | Message::LeaseTaken
+            | Message::LeaseEnded
+            | Message::SetWorkspace(..) => Err(gone),
         }
     }
 }

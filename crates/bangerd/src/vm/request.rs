@@ -17,10 +17,10 @@ pub(crate) enum Request {
     Kill(KillSignal),
     /// Change what it is.
     Set(SetVm),
-    /// Remove every trace of it, unless it runs.
-    DeleteStopped,
-    /// Remove every trace of it.
-    Delete,
+    /// Remove every trace of it, unless it runs; whether work is lost with it.
+    DeleteStopped(bool),
+    /// Remove every trace of it; whether work is lost with it.
+    Delete(bool),
 }
 
 impl Request {
@@ -32,8 +32,8 @@ impl Request {
             Request::Restart => Verb::Restart,
             Request::Kill(_) => Verb::Kill,
             Request::Set(_) => Verb::Set,
-            Request::DeleteStopped => Verb::DeleteStopped,
-            Request::Delete => Verb::Delete,
+            Request::DeleteStopped(_) => Verb::DeleteStopped,
+            Request::Delete(_) => Verb::Delete,
         }
     }
 
@@ -45,7 +45,7 @@ impl Request {
             Request::Restart => OperationKind::RestartVm,
             Request::Kill(_) => OperationKind::KillVm,
             Request::Set(_) => OperationKind::SetVm,
-            Request::DeleteStopped | Request::Delete => OperationKind::DeleteVm,
+            Request::DeleteStopped(_) | Request::Delete(_) => OperationKind::DeleteVm,
         }
     }
 }

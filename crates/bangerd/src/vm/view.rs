@@ -9,6 +9,7 @@ use banger_store::VmRow;
 use banger_vmm::Instance;
 use tokio_util::sync::CancellationToken;
 
+use super::workspace::{self, Turns};
 use crate::layout::Layout;
 
 /// The part of a VM that others see.
@@ -16,6 +17,7 @@ pub(super) struct Shared {
     id: VmId,
     name: VmName,
     shown: Mutex<Shown>,
+    turns: Turns,
     gone: CancellationToken,
 }
 
@@ -54,7 +56,8 @@ impl Shared {
             ssh_host_key: None,
             ssh_identity: text(&layout.client_key()),
             image_config: ImageConfig::default(),
-            workspace: None,
+            // A record that makes no sense is found, and said, by whoever takes the VM up.
+            workspace: workspace::of(row).unwrap_or_default(),
         };
         let shared = Arc::new(Shared {
             id: row.id.clone(),
@@ -65,6 +68,7 @@ impl Shared {
                 parts: Vec::new(),
                 instance: None,
             }),
+            turns: Turns::new(),
             gone: CancellationToken::new(),
         });
         shared.set_parts(row, None);
@@ -144,8 +148,14 @@ impl Shared {
         }
     }
 
+    /// Who works on its workspace.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
     /// Shows another state, with the reason for it.
     pub(super) fn set_state(&self, state: VmState, reason: Option<String>) {
+        self.turns.set_leaving(state == VmState::Deleting);
         self.change(|vm| {
             vm.state = state;
             vm.reason = reason;

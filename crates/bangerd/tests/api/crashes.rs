@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use banger_api::{Client, KillSignal, Operation, SetVm};
+use banger_api::{Client, DeleteOptions, KillSignal, Operation, SetVm};
 use banger_model::{ByteSize, Code, Result, VmState};
 
 use crate::ground::{Daemon, Ground, done, eventually, make, running};
@@ -74,7 +74,7 @@ impl Case {
                 };
                 client.set_vm(NAME, &change).await
             }
-            "delete-vm" => client.delete_vm(NAME).await,
+            "delete-vm" => client.delete_vm(NAME, DeleteOptions::default()).await,
             other => panic!("{other} is no operation"),
         }
     }
@@ -87,7 +87,7 @@ async fn warm() -> (Ground, BTreeSet<PathBuf>) {
     let client = &daemon.client;
     let made = client.create_vm(&running("warm")).await;
     done(client, made).await.unwrap();
-    let deleted = client.delete_vm("warm").await;
+    let deleted = client.delete_vm("warm", DeleteOptions::default()).await;
     done(client, deleted).await.unwrap();
     daemon.kill();
     let files = ground.files();
@@ -107,7 +107,12 @@ async fn assert_absent_or_usable(ground: &Ground, daemon: &Daemon, files: &BTree
         let size = std::fs::metadata(disk).unwrap().len();
         assert_eq!(size, vm.disk_size.as_bytes());
         done(client, client.stop_vm(&vm.id).await).await.unwrap();
-        done(client, client.delete_vm(&vm.id).await).await.unwrap();
+        done(
+            client,
+            client.delete_vm(&vm.id, DeleteOptions::default()).await,
+        )
+        .await
+        .unwrap();
     }
     assert_as_before(ground, files);
 }
@@ -188,7 +193,12 @@ async fn a_step_that_fails_is_undone_or_shown() {
             // Whoever deletes it gets rid of it, without a restart where the failure is not one
             // of deleting.
             if broken && case.kind != "delete-vm" {
-                done(client, client.delete_vm(NAME).await).await.unwrap();
+                done(
+                    client,
+                    client.delete_vm(NAME, DeleteOptions::default()).await,
+                )
+                .await
+                .unwrap();
             }
             daemon.kill();
             let daemon = ground.start();
@@ -222,7 +232,12 @@ async fn a_rollback_that_fails_leaves_a_broken_vm_that_can_be_deleted() {
                 broken += 1;
                 let error = done(client, client.start_vm(NAME).await).await.unwrap_err();
                 assert_eq!(error.code(), Code::Conflict, "{armed}");
-                done(client, client.delete_vm(NAME).await).await.unwrap();
+                done(
+                    client,
+                    client.delete_vm(NAME, DeleteOptions::default()).await,
+                )
+                .await
+                .unwrap();
             }
             assert_as_before(&ground, &files);
             daemon.kill();
@@ -249,9 +264,12 @@ async fn a_removal_that_fails_is_shown_by_the_next_daemon_too() {
         let client = &daemon.client;
         for _ in 0..2 {
             if client.vm(NAME).await.unwrap().state != VmState::Broken {
-                let error = done(client, client.delete_vm(NAME).await)
-                    .await
-                    .unwrap_err();
+                let error = done(
+                    client,
+                    client.delete_vm(NAME, DeleteOptions::default()).await,
+                )
+                .await
+                .unwrap_err();
                 assert_eq!(error.code(), Code::Io);
                 assert!(error.hint_text().is_some());
             }
@@ -331,9 +349,15 @@ async fn a_daemon_that_ends_while_it_starts_is_followed_by_one_that_does_not() {
             ground.log().contains("number=15 ")
         })
         .await;
-        done(&daemon.client, daemon.client.delete_vm("goes").await)
-            .await
-            .unwrap_err();
+        done(
+            &daemon.client,
+            daemon
+                .client
+                .delete_vm("goes", DeleteOptions::default())
+                .await,
+        )
+        .await
+        .unwrap_err();
         daemon.kill();
         std::fs::remove_file(ground.state().join("bangerd.log")).unwrap();
         let pid = rustix::process::Pid::from_raw(ended.pid.unwrap().cast_signed()).unwrap();

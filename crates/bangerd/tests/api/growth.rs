@@ -1,5 +1,6 @@
 //! What must not grow: the daemon, however many VMs came and went.
 
+use banger_api::DeleteOptions;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,12 @@ async fn round(daemon: &Daemon, number: u32) {
     done(client, client.create_vm(&running(&name)).await)
         .await
         .unwrap();
-    done(client, client.delete_vm(&name).await).await.unwrap();
+    done(
+        client,
+        client.delete_vm(&name, DeleteOptions::default()).await,
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,17 +3,27 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use banger_api::{Client, CreateVm, KillSignal, SetVm};
+use banger_api::{Client, CreateVm, DeleteOptions, KillSignal, SetVm};
 use banger_model::{ByteSize, Code, Error, VmState};
 
 use crate::ground::{Ground, done, eventually, make, running};
+
+const ONLY_STOPPED: DeleteOptions = DeleteOptions {
+    only_stopped: true,
+    discard: false,
+};
 
 async fn create(client: &Client, request: &CreateVm) {
     done(client, client.create_vm(request).await).await.unwrap();
 }
 
 async fn delete(client: &Client, name: &str) {
-    done(client, client.delete_vm(name).await).await.unwrap();
+    done(
+        client,
+        client.delete_vm(name, DeleteOptions::default()).await,
+    )
+    .await
+    .unwrap();
 }
 
 async fn state(client: &Client, name: &str) -> (VmState, Option<String>) {
@@ -276,11 +286,11 @@ async fn a_delete_for_stopped_vms_leaves_the_others() {
     let client = &daemon.client;
     create(client, &running("runs")).await;
     create(client, &make("stands")).await;
-    let refused = done(client, client.delete_vm_if_stopped("runs").await).await;
+    let refused = done(client, client.delete_vm("runs", ONLY_STOPPED).await).await;
     let error = refused.unwrap_err();
     assert_eq!(error.code(), Code::Conflict);
     assert!(error.hint_text().unwrap().contains("banger vm stop runs"));
-    let gone = client.delete_vm_if_stopped("stands").await;
+    let gone = client.delete_vm("stands", ONLY_STOPPED).await;
     done(client, gone).await.unwrap();
     let left: Vec<_> = client
         .vms()
@@ -294,7 +304,7 @@ async fn a_delete_for_stopped_vms_leaves_the_others() {
     ground.behave("silent");
     create(client, &make("rises")).await;
     let started = client.start_vm("rises").await.unwrap();
-    let refused = done(client, client.delete_vm_if_stopped("rises").await).await;
+    let refused = done(client, client.delete_vm("rises", ONLY_STOPPED).await).await;
     assert_eq!(refused.unwrap_err().code(), Code::Conflict);
     delete(client, "rises").await;
     assert!(client.wait(&started.id, |_| {}).await.is_err());

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use banger_api::{CreateVm, OperationState};
+use banger_api::{CreateVm, DeleteOptions, OperationState};
 use banger_model::{ByteSize, Code, Digest, DiskStrategy, VmId, VmSpec, VmState, VmmChoice};
 use banger_store::{Intent, Store, VmRow};
 use rustix::process::Signal;
@@ -17,7 +17,11 @@ async fn create(daemon: &Daemon, name: &str) {
 }
 
 async fn delete(daemon: &Daemon, reference: &str) {
-    let deleted = daemon.client.delete_vm(reference).await.unwrap();
+    let deleted = daemon
+        .client
+        .delete_vm(reference, DeleteOptions::default())
+        .await
+        .unwrap();
     daemon.client.wait(&deleted.id, |_| {}).await.unwrap();
 }
 
@@ -71,7 +75,12 @@ async fn a_vm_is_made_found_kept_and_deleted_without_a_trace() {
     assert!(daemon.client.vms().await.unwrap().is_empty());
     assert!(ground.entries("vms").is_empty());
     assert_eq!(
-        daemon.client.delete_vm("box-a").await.unwrap_err().code(),
+        daemon
+            .client
+            .delete_vm("box-a", DeleteOptions::default())
+            .await
+            .unwrap_err()
+            .code(),
         Code::NotFound
     );
 }
@@ -173,7 +182,12 @@ async fn a_daemon_killed_at_any_moment_leaves_whole_vms_or_none() {
                 if client.create_vm(&make(&name)).await.is_err() {
                     break;
                 }
-                if number % 3 == 0 && client.delete_vm(&name).await.is_err() {
+                if number % 3 == 0
+                    && client
+                        .delete_vm(&name, DeleteOptions::default())
+                        .await
+                        .is_err()
+                {
                     break;
                 }
             }
@@ -329,6 +343,7 @@ async fn a_thousand_vms_are_listed_at_once_and_the_daemon_stays_small() {
             intent: Intent::Present,
             broken_reason: None,
             stop_reason: None,
+            workspace: None,
             created_at: "2026-11-20T10:00:00Z".into(),
         };
         store.insert(&vm).unwrap();

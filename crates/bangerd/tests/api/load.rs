@@ -1,5 +1,6 @@
 //! Many VMs at once.
 
+use banger_api::DeleteOptions;
 use std::time::{Duration, Instant};
 
 use banger_model::VmState;
@@ -16,7 +17,12 @@ async fn whole_lives_side_by_side_all_succeed_and_leave_nothing() {
     done(client, client.create_vm(&running("warm")).await)
         .await
         .unwrap();
-    done(client, client.delete_vm("warm").await).await.unwrap();
+    done(
+        client,
+        client.delete_vm("warm", DeleteOptions::default()).await,
+    )
+    .await
+    .unwrap();
     let files = ground.files();
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
@@ -27,7 +33,11 @@ async fn whole_lives_side_by_side_all_succeed_and_leave_nothing() {
                     done(&client, client.create_vm(&running(&name)).await).await?;
                     done(&client, client.restart_vm(&name).await).await?;
                     done(&client, client.stop_vm(&name).await).await?;
-                    done(&client, client.delete_vm(&name).await).await?;
+                    done(
+                        &client,
+                        client.delete_vm(&name, DeleteOptions::default()).await,
+                    )
+                    .await?;
                 }
                 Ok::<(), banger_model::Error>(())
             })
@@ -85,7 +95,10 @@ async fn a_daemon_that_is_killed_again_and_again_finds_every_vm() {
         );
     }
     for (name, ..) in before {
-        let deleted = daemon.client.delete_vm(&name).await;
+        let deleted = daemon
+            .client
+            .delete_vm(&name, DeleteOptions::default())
+            .await;
         done(&daemon.client, deleted).await.unwrap();
     }
     assert_eq!(ground.processes(), [0; 0]);

@@ -13,3 +13,4 @@ mod load;
 mod private;
 mod requests;
 mod sync;
+mod workspaces;

@@ -1,6 +1,6 @@
 //! Requests that make no sense, and what they change: nothing.
 
-use banger_api::{CreateVm, ErrorResponse};
+use banger_api::{CreateVm, DeleteOptions, ErrorResponse};
 use banger_model::{ByteSize, Code};
 
 use crate::ground::{Ground, IMAGE, make};
@@ -113,7 +113,10 @@ async fn what_is_not_there_is_not_found() {
         client.vm("%2F\n\u{1b}").await.unwrap_err(),
         client.start_vm("nothing").await.unwrap_err(),
         client.stop_vm("nothing").await.unwrap_err(),
-        client.delete_vm("nothing").await.unwrap_err(),
+        client
+            .delete_vm("nothing", DeleteOptions::default())
+            .await
+            .unwrap_err(),
         client.lease("nothing").await.unwrap_err(),
         client.operation("nothing").await.unwrap_err(),
         client.cancel("nothing").await.unwrap_err(),

@@ -47,6 +47,7 @@ fn row(context: &Context) -> VmRow {
         intent: Intent::Present,
         broken_reason: None,
         stop_reason: None,
+        workspace: None,
         created_at: "2026-11-20T10:00:00Z".to_owned(),
     };
     context.store.insert(&row).unwrap();

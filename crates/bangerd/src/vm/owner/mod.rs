@@ -50,17 +50,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_model::{Result, VmState};
+use banger_api::Workspace;
+use banger_model::{Code, Error, Result, VmState};
 use banger_store::VmRow;
 use banger_vmm::{Ended, Instance};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::boot::{self, Up};
-use super::policy::{Phase, Queue, Ticket, Turn, Verdict};
+use super::policy::{Phase, Queue, Refusal, Ticket, Turn, Verdict};
 use super::view::Shared;
-use super::{Handle, Request, Vms, ending, not_found};
+use super::{Handle, Request, Vms, ending, not_found, workspace};
 use crate::context::Context;
 use crate::failpoint::{self, Scope};
 use crate::operations::Running;
@@ -81,6 +82,8 @@ pub(super) enum Message {
     LeaseTaken,
     /// Somebody keeps it no longer.
     LeaseEnded,
+    /// A repository was copied in, or is about to be.
+    SetWorkspace(Box<Workspace>, oneshot::Sender<Result<()>>),
 }
 
 /// How a VM comes to its owner.
@@ -192,7 +195,7 @@ impl Owner {
             let resting = self.job.is_none();
             tokio::select! {
                 message = self.messages.recv() => match message {
-                    Some(message) => self.take(message),
+                    Some(message) => self.take(message).await,
                     // The table drops its sender when the VM is gone.
                     None => return,
                 },
@@ -228,7 +231,7 @@ impl Owner {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    async fn take(&mut self, message: Message) {
         match message {
             Message::Request(request, operation) => self.submit(request, Some(operation)),
             Message::Withdraw(id) => self.withdraw(&id),
@@ -243,12 +246,38 @@ impl Owner {
                     self.expire();
                 }
             }
+            Message::SetWorkspace(workspace, answer) => {
+                let result = self.set_workspace(*workspace).await;
+                // Nobody waits for it when the client is gone.
+                answer.send(result).ok();
+            }
         }
+    }
+
+    async fn set_workspace(&mut self, workspace: Workspace) -> Result<()> {
+        let name = &self.row.name;
+        match self.shared.vm().state {
+            VmState::Deleting => return Err(self.refused(Refusal::Deleting)),
+            VmState::Broken => return Err(self.refused(Refusal::Broken)),
+            VmState::Creating => {
+                let message = format!("VM `{name}` is still being made");
+                return Err(Error::new(Code::Conflict, message).hint("wait until it runs"));
+            }
+            VmState::Stopped | VmState::Starting | VmState::Running | VmState::Stopping => {}
+        }
+        let (id, text) = (self.row.id.clone(), workspace::to_text(&workspace)?);
+        let written = text.clone();
+        self.context
+            .blocking(move |context| context.store.set_workspace(&id, &written))
+            .await?;
+        self.row.workspace = Some(text);
+        self.shared.change(|vm| vm.workspace = Some(workspace));
+        Ok(())
     }
 
     fn expire(&mut self) {
         self.grace = None;
-        self.submit(Request::Delete, None);
+        self.submit(Request::Delete(false), None);
     }
 
     fn submit(&mut self, request: Request, operation: Option<Running>) {
@@ -325,7 +354,7 @@ impl Owner {
             }
             // It stays what it is.
             Request::Set(change) => self.begin_set(change, operation),
-            Request::DeleteStopped | Request::Delete => {
+            Request::DeleteStopped(_) | Request::Delete(_) => {
                 show(VmState::Deleting);
                 self.begin_delete(operation);
             }
@@ -341,7 +370,9 @@ impl Owner {
         };
         let Outcome { rest, result } = match ended {
             Ok((row, outcome)) => {
-                self.row = row;
+                // A workspace is recorded also while a job works.
+                let workspace = self.row.workspace.take();
+                self.row = VmRow { workspace, ..row };
                 outcome
             }
             Err(error) => {
@@ -388,6 +419,7 @@ impl Owner {
             }
             Rest::Gone => {
                 self.vms.forget(&self.row.id);
+                self.shared.turns().set_leaving(true);
                 self.shared.gone().cancel();
                 Phase::Gone
             }
