@@ -10,6 +10,7 @@ use banger_kernel::{Kernel, Kernels};
 use banger_model::{Error, IoContext, Result};
 use banger_store::Store;
 use banger_vmm::Search;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +20,9 @@ use crate::flight::Flights;
 use crate::keys::{self, SshKey};
 use crate::layout::{self, Layout};
 use crate::operations::Operations;
+
+/// How many guests may come up at once only for their work to be saved: pruning takes many.
+const SAVE_BOOTS: usize = 4;
 
 /// Shared by all tasks.
 pub(crate) struct Context {
@@ -51,6 +55,8 @@ pub(crate) struct Context {
     /// Fires when the daemon stops.
     pub(crate) shutdown: CancellationToken,
     proving_kvm: Mutex<()>,
+    /// How many guests may come up at once only for their work to be saved.
+    pub(crate) save_boots: Semaphore,
     /// Tasks that the daemon waits for, for a while, when it stops.
     pub(crate) tasks: TaskTracker,
 }
@@ -85,6 +91,7 @@ impl Context {
             operations: Operations::default(),
             shutdown: CancellationToken::new(),
             proving_kvm: Mutex::new(()),
+            save_boots: Semaphore::new(SAVE_BOOTS),
             tasks: TaskTracker::new(),
             paths: paths.clone(),
             layout,

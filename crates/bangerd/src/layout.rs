@@ -95,6 +95,11 @@ impl Layout {
         self.ssh().join("id_ed25519")
     }
 
+    /// Work that was saved as files.
+    pub(crate) fn saved(&self) -> PathBuf {
+        self.state_dir.join("saved")
+    }
+
     /// The directory that holds those of all VMs.
     pub(crate) fn vms(&self) -> PathBuf {
         self.state_dir.join("vms")
@@ -131,6 +136,16 @@ impl VmFiles {
     /// What the VMM said.
     pub(crate) fn vmm_log(&self) -> PathBuf {
         self.dir.join("vmm.log")
+    }
+
+    /// What is being saved of its work.
+    pub(crate) fn saving(&self) -> PathBuf {
+        self.dir.join("saving")
+    }
+
+    /// There while it runs only for its work to be saved.
+    pub(crate) fn saving_mark(&self) -> PathBuf {
+        self.runtime.join("only-to-save")
     }
 
     /// The private half of its ssh host key.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use banger_api::{ErrorBody, Operation, OperationKind, OperationState, Stage};
+use banger_api::{ErrorBody, Operation, OperationKind, OperationState, SavedWork, Stage};
 use banger_model::{Code, Error, Progress, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -266,6 +266,14 @@ impl Drop for Running {
 pub(crate) struct Reporter {
     snapshot: watch::Sender<Operation>,
     span: Span,
+}
+
+impl Reporter {
+    /// Shows work that was saved.
+    pub(crate) fn saved(&self, saved: SavedWork) {
+        self.snapshot
+            .send_modify(|operation| operation.saved = Some(saved));
+    }
 }
 
 impl Progress for Reporter {

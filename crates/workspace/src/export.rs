@@ -107,6 +107,11 @@ pub fn export_failure(status: i32, stderr: &[u8]) -> Error {
         ),
         66 => Error::new(Code::NotFound, "there is no workspace in the guest")
             .hint("copy a repository into it with `banger vm workspace prepare`"),
+        68 => Error::new(
+            Code::Conflict,
+            "the workspace in the guest is no git repository any more",
+        )
+        .hint("copy its files out with `banger vm cp`"),
         67 => Error::new(Code::InvalidArgument, said)
             .hint("a base must be a commit that was copied into the guest or made there"),
         _ if said.contains("No space left") => {

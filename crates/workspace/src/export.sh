@@ -9,6 +9,7 @@ fail() { code=$1; shift; printf '%s\n' "$*" >&2; exit "$code"; }
 
 command -v git >/dev/null 2>&1 || fail 65 'the guest has no git'
 cd -- "$top" 2>/dev/null || fail 66 'the workspace is not there'
+here=$(pwd -P)
 for name in $(git rev-parse --local-env-vars) GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_CEILING_DIRECTORIES \
     GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS GIT_ICASE_PATHSPECS \
     GIT_TRACE GIT_TRACE2 GIT_TRACE2_EVENT GIT_TRACE2_PERF GIT_TRACE_SETUP; do
@@ -30,7 +31,7 @@ g() {
 }
 # One line each; the last is there only for an index in two parts.
 said=$(g rev-parse --is-inside-work-tree --absolute-git-dir --show-toplevel --git-path index \
-    --git-path objects --shared-index-path 2>/dev/null) || fail 66 'the workspace is not a git repository'
+    --git-path objects --shared-index-path 2>/dev/null) || fail 68 'the workspace is not a git repository'
 shared=
 {
     IFS= read -r inside && IFS= read -r dir && IFS= read -r top && IFS= read -r index
@@ -39,7 +40,8 @@ shared=
 } <<END
 $said
 END
-[ "$inside" = true ] || fail 66 'the workspace is not a git repository'
+# One further up is another one.
+[ "$inside" = true ] && [ "$top" = "$here" ] || fail 68 'the workspace is not a git repository'
 cd -- "$top"
 case $objects in /*) ;; *) objects=$top/$objects ;; esac
 

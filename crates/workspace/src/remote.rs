@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::export::{Base, Export, TreeBase, export_failure, export_from_tree, export_script};
+use crate::git::quoted;
 use crate::plan::{Options, Plan};
 use crate::repository::Repository;
 use crate::{SavedRef, Summary, save_ref};
@@ -70,6 +71,8 @@ pub enum Kept {
         file: PathBuf,
         /// Why it is not in the repository.
         because: String,
+        /// The command that brings the work into the repository's working tree, for a shell.
+        restore: String,
     },
 }
 
@@ -126,8 +129,8 @@ impl Remote {
     }
 
     /// Writes what was changed in the guest to the new file `patch`. Where the guest has no git,
-    /// its files are copied out below `temporary` and compared on the host. Changes nothing in
-    /// the guest.
+    /// no repository any more, or no room, its files are copied out below `temporary` and compared
+    /// on the host. Changes nothing in the guest.
     ///
     /// # Errors
     /// Those of [`export_failure`] and [`export_from_tree`]; [`Code::AgentFailed`] when the guest
@@ -140,24 +143,44 @@ impl Remote {
         patch: &Path,
         temporary: &Path,
     ) -> Result<Exported> {
-        match self.export_in_guest(export, patch).await {
-            Err(error) if error.code() == Code::CommandNotFound => {
+        let exported = self.look(export, origin, patch, temporary).await?;
+        exported.ok_or_else(|| export_failure(NO_WORKSPACE, b""))
+    }
+
+    /// As [`export`](Self::export); `None` when there is no workspace in the guest.
+    async fn look(
+        &self,
+        export: &Export,
+        origin: &Origin,
+        patch: &Path,
+        temporary: &Path,
+    ) -> Result<Option<Exported>> {
+        match self.export_in_guest(export, patch).await? {
+            InGuest::Made(exported) => Ok(Some(exported)),
+            InGuest::Absent => Ok(None),
+            InGuest::Unable => {
+                std::fs::remove_file(patch).at("remove", patch)?;
                 self.export_on_host(export, origin, patch, temporary).await
             }
-            exported => exported,
         }
     }
 
-    async fn export_in_guest(&self, export: &Export, patch: &Path) -> Result<Exported> {
+    async fn export_in_guest(&self, export: &Export, patch: &Path) -> Result<InGuest> {
         let argv = export_script(&self.path, export)?;
         let mut file = PatchFile::create(patch).await?;
         let ended = self.run(argv, &mut file).await?;
-        if ended.status != 0 {
-            return Err(export_failure(ended.status, &ended.said));
+        let failure = || export_failure(ended.status, &ended.said);
+        match ended.status {
+            0 => {
+                let said = String::from_utf8_lossy(&ended.said);
+                let left_out = said.lines().map(tame).collect();
+                file.finish(left_out).await.map(InGuest::Made)
+            }
+            NO_WORKSPACE => Ok(InGuest::Absent),
+            NO_GIT | NO_SHELL | NO_REPOSITORY => Ok(InGuest::Unable),
+            _ if failure().code() == Code::NoSpace => Ok(InGuest::Unable),
+            _ => Err(failure()),
         }
-        let said = String::from_utf8_lossy(&ended.said);
-        let left_out = said.lines().map(tame).collect();
-        file.finish(left_out).await
     }
 
     async fn export_on_host(
@@ -166,7 +189,7 @@ impl Remote {
         origin: &Origin,
         patch: &Path,
         temporary: &Path,
-    ) -> Result<Exported> {
+    ) -> Result<Option<Exported>> {
         let directory = tempfile::Builder::new()
             .prefix("banger-tree-")
             .tempdir_in(temporary)
@@ -189,7 +212,11 @@ impl Remote {
             };
             unpack(archive, &to)
         });
-        copied.await?;
+        match copied.await {
+            // The guest's word: nothing of the host's is looked for by then.
+            Err(error) if error.code() == Code::NotFound => return Ok(None),
+            copied => copied.map(drop)?,
+        }
         let (export, origin) = (export.clone(), origin.clone());
         let (patch, temporary) = (patch.to_owned(), temporary.to_owned());
         blocking(move || {
@@ -209,7 +236,7 @@ impl Remote {
             let lines = left_out
                 .iter()
                 .map(|path| format!("left out, it is a repository of its own: {}", name(path)));
-            Ok(writer.exported(lines.collect()))
+            Ok(Some(writer.exported(lines.collect())))
         })
         .await
     }
@@ -238,7 +265,8 @@ impl Remote {
     /// `None` when there is no such work.
     ///
     /// # Errors
-    /// As [`export`](Self::export). A workspace that is not there holds no work.
+    /// As [`export`](Self::export); nothing is kept then. A workspace that is not there holds no
+    /// work.
     pub async fn save(
         &self,
         origin: &Origin,
@@ -258,11 +286,10 @@ impl Remote {
         };
         let done = directory.path().join("done");
         match self
-            .export(&look(Base::Prepared), origin, &done, temporary)
+            .look(&look(Base::Prepared), origin, &done, temporary)
             .await
         {
-            Ok(Exported { size: 0, .. }) => return Ok(None),
-            Err(error) if error.code() == Code::NotFound => return Ok(None),
+            Ok(None | Some(Exported { size: 0, .. })) => return Ok(None),
             // The guest lost its record, or the host moved on: whether there is work cannot be
             // told from here, so the whole difference is kept.
             Ok(_) => {}
@@ -288,7 +315,13 @@ impl Remote {
                 Err(error) => {
                     let file = keep_file(&patch, &kept, &name)?;
                     let because = error.chain();
-                    Ok(Some(Kept::Patch { file, because }))
+                    let word = |path: &Path| quoted(&path.to_string_lossy());
+                    let restore = format!("git -C {} apply {}", word(&repository), word(&file));
+                    Ok(Some(Kept::Patch {
+                        file,
+                        because,
+                        restore,
+                    }))
                 }
             }
         })
@@ -331,6 +364,21 @@ impl Remote {
         Ok(Finished { status, said })
     }
 }
+
+/// What came of an export by the guest.
+enum InGuest {
+    Made(Exported),
+    /// There is no workspace.
+    Absent,
+    /// There is one, and the guest has not what it takes.
+    Unable,
+}
+
+/// Exit statuses of the script; the last is a shell's, or the agent's when there is none.
+const NO_GIT: i32 = 65;
+const NO_WORKSPACE: i32 = 66;
+const NO_REPOSITORY: i32 = 68;
+const NO_SHELL: i32 = 127;
 
 struct Finished {
     status: i32,

@@ -58,6 +58,8 @@ pub(super) struct Boot<'a> {
     pub(super) progress: &'a dyn Progress,
     /// Ends the boot early.
     pub(super) cancel: &'a CancellationToken,
+    /// Whether nothing of the user's is started in it.
+    pub(super) only_to_save: bool,
 }
 
 /// A guest that is up.
@@ -91,10 +93,18 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         .mode(0o700)
         .create(&files.runtime)
         .at("create", &files.runtime)?;
+    if boot.only_to_save {
+        failpoint::pass("mark a boot as one for saving").await?;
+        let mark = files.saving_mark();
+        fs::write(&mark, "").at("create", &mark)?;
+    }
     // Side by side: neither needs the other.
     let identity = async { Ok(git_identity::of_host().await) };
     let ((driver, machine, mut config), git) = tokio::try_join!(prepare(boot, files), identity)?;
     config.git = git;
+    if boot.only_to_save {
+        config.init = InitPolicy::None;
+    }
     let kind = driver.kind();
     boot.shared.change(|vm| vm.vmm_running = Some(kind));
 
@@ -114,6 +124,7 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     let limit = boot.context.boot_timeout();
     let mut up = converse(&dial, &instance, &config, limit, boot.cancel).await;
     if up.is_ok()
+        && !boot.only_to_save
         && let Err(failure) = bring_files(boot, &instance, files).await
     {
         up = Err(failure);

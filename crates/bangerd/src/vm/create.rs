@@ -313,6 +313,7 @@ pub(super) async fn create(
             strategy,
             progress,
             cancel,
+            only_to_save: false,
         };
         let up = boot::boot(boot).await.map_err(|error| match error.code() {
             Code::BootFailed => error.hint(

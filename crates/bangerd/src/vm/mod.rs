@@ -14,6 +14,7 @@ mod owner;
 mod policy;
 mod reconcile;
 mod request;
+mod save;
 mod stats;
 mod sync;
 mod view;

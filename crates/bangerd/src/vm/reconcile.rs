@@ -4,6 +4,7 @@
 //! |-----------------|------------------------|-----------------------------------------------|
 //! | present         | runs, agent answers    | adopted, running                              |
 //! | present         | runs, agent is silent  | adopted as starting, and watched              |
+//! | present         | runs only to be saved  | ended: stopped                                |
 //! | present         | does not run           | stopped; leftovers of its run are removed     |
 //! | creating        | anything               | undone                                        |
 //! | deleting        | anything               | deleted; broken when that fails again         |
@@ -23,7 +24,7 @@ use banger_vmm::Instance;
 
 use super::boot::{Up, clear_runtime};
 use super::owner::{self, First};
-use super::{Vms, create, ending};
+use super::{Vms, create, ending, workspace};
 use crate::context::{Context, remove_tree};
 use crate::failpoint::{self, Scope};
 use crate::keys;
@@ -118,6 +119,18 @@ async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>, scope:
             First::Remove(one, scope)
         }
         Intent::Present => match one {
+            // Only a deletion that discards its work can take it now.
+            _ if workspace::of(&row).is_err() => {
+                First::Broken("the record of its workspace makes no sense".to_owned())
+            }
+            Some(instance) if context.layout.vm(&row.id).saving_mark().exists() => {
+                tracing::info!(vm = %name, "ending a guest that came up only to be saved");
+                report(
+                    "end a guest that came up only to be saved",
+                    ending::end(context, &row.id, &instance).await,
+                );
+                First::Stopped
+            }
             Some(instance) if instance.is_alive() => adopt(context, &row, instance).await,
             Some(instance) => {
                 report(
@@ -129,6 +142,9 @@ async fn settle(vms: &Arc<Vms>, row: VmRow, mut instances: Vec<Instance>, scope:
             None => at_rest(context, &row).await,
         },
     };
+    if row.intent == Intent::Present {
+        forget_half_saved(context, &row).await;
+    }
     let shared = owner::spawn(vms, row.clone(), first);
     if let Some(config) = image {
         shared.set_parts(&row, Some(config));
@@ -162,6 +178,18 @@ async fn adopt(context: &Arc<Context>, row: &VmRow, instance: Arc<Instance>) -> 
         }
         Ok(Err(_)) | Err(_) => First::Watch(instance),
     }
+}
+
+/// Removes what a daemon left that ended while it saved the work of a VM.
+async fn forget_half_saved(context: &Arc<Context>, row: &VmRow) {
+    let directory = context.layout.vm(&row.id).saving();
+    let removed = context.blocking(move |_| match directory.exists() {
+        true => {
+            failpoint::hit("remove the directory for saving").and_then(|()| remove_tree(&directory))
+        }
+        false => Ok(()),
+    });
+    report("remove what was being saved", removed.await);
 }
 
 async fn at_rest(context: &Arc<Context>, row: &VmRow) -> First {

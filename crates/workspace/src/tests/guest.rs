@@ -171,12 +171,20 @@ fn exports_that_cannot_be_made_are_explained() {
     let error = export_failure(ended.status.code().unwrap(), &ended.stderr);
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("has no commit 1111"), "{error:?}");
+    let code = || {
+        let ended = pair.try_export(&Export::default());
+        export_failure(ended.status.code().unwrap(), &ended.stderr).code()
+    };
     fs::remove_dir_all(pair.guest().join(".git")).unwrap();
-    let ended = pair.try_export(&Export::default());
-    assert_eq!(
-        export_failure(ended.status.code().unwrap(), &ended.stderr).code(),
-        Code::NotFound
-    );
+    assert_eq!(code(), Code::Conflict);
+    // The one around it is somebody else's.
+    git(pair.guest().parent().unwrap(), "init -q");
+    assert_eq!(code(), Code::Conflict);
+    fs::remove_dir_all(pair.guest()).unwrap();
+    let command = crate::export_script(pair.guest().as_os_str(), &Export::default()).unwrap();
+    let ended = crate::testing::run(&command);
+    let error = export_failure(ended.status.code().unwrap(), &ended.stderr);
+    assert_eq!(error.code(), Code::NotFound);
     let bad = Export {
         base: Base::Commit("--all".to_owned()),
         ..Export::default()

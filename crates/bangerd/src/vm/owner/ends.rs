@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use banger_api::{KillSignal, OperationKind, SetVm};
-use banger_model::{Code, Error, Result};
+use banger_model::{Code, Error, Result, VmState};
 use banger_store::{Intent, VmRow};
 use banger_vmm::Instance;
 use tokio_util::sync::CancellationToken;
 
 use super::super::ending::KillSwitch;
+use super::super::save::{self, Saving};
+use super::super::view::Shared;
 use super::super::{change, ending};
 use super::Owner;
 use super::jobs::{Outcome, Rest, progress_of, scope_of};
@@ -74,18 +76,66 @@ impl Owner {
         self.start_job(scope, work, operation, (interrupt, kill), false);
     }
 
-    pub(super) fn begin_delete(&mut self, operation: Option<Running>) {
+    /// Deletes a VM whose work is saved first, unless it is to be lost. If that fails, the VM is
+    /// afterwards what it was `before`.
+    pub(super) fn begin_delete(
+        &mut self,
+        discard: bool,
+        before: (VmState, Option<String>),
+        operation: Option<Running>,
+    ) {
         let scope = scope_of(operation.as_ref(), OperationKind::DeleteVm);
-        self.begin_removal(operation, scope);
+        // One that is being removed has been through this.
+        let has_work = self.row.workspace.is_some() && self.row.intent == Intent::Present;
+        let before = (has_work && !discard).then_some(before);
+        self.begin_removal(operation, scope, before);
     }
 
-    /// As [`Owner::begin_delete`], with the failpoints counted in this scope.
-    pub(super) fn begin_removal(&mut self, operation: Option<Running>, scope: Scope) {
-        let (context, row) = (self.context.clone(), self.row.clone());
-        let instance = self.instance.take();
+    /// Removes a VM, with the failpoints counted in this scope. Its work is saved first where
+    /// there is a state to go back to.
+    pub(super) fn begin_removal(
+        &mut self,
+        operation: Option<Running>,
+        scope: Scope,
+        before: Option<(VmState, Option<String>)>,
+    ) {
+        let (context, shared) = (self.context.clone(), self.shared.clone());
+        let mut row = self.row.clone();
+        // It stays the owner's: the VM may stay.
+        let instance = self.instance.clone();
         let progress = progress_of(operation.as_ref());
+        let reporter = operation.as_ref().map(Running::reporter);
         let (kill, _) = KillSwitch::new();
+        let interrupt = CancellationToken::new();
+        let cancel = interrupt.clone();
+        let may_be_undone = before.is_some();
         let work = async move {
+            if let Some((state, reason)) = before {
+                let saving = Saving {
+                    context: &context,
+                    row: &row,
+                    shared: &shared,
+                    instance: instance.as_deref(),
+                    progress: &*progress,
+                    interrupt: &cancel,
+                };
+                match save::save(saving).await {
+                    Ok(saved) => {
+                        if let (Some(saved), Some(reporter)) = (saved, reporter) {
+                            reporter.saved(saved);
+                        }
+                    }
+                    Err(error) => {
+                        if error.code() != Code::Cancelled {
+                            keep(&context, &mut row, &shared).await;
+                        }
+                        let rest = Rest::Stays(state, reason);
+                        let result = Err(error);
+                        return (row, Outcome { rest, result });
+                    }
+                }
+            }
+            row.intent = Intent::Deleting;
             progress.stage("delete", &format!("deleting VM {}", row.name));
             let rest = remove(&context, &row, instance.as_deref()).await;
             let result = match &rest {
@@ -97,13 +147,31 @@ impl Owner {
                     "put that right, then `banger vm delete {}` again",
                     row.name
                 ))),
-                Rest::Up(_) | Rest::Down(_) | Rest::Gone => Ok(()),
+                Rest::Up(_) | Rest::Down(_) | Rest::Stays(..) | Rest::Gone => Ok(()),
             };
             (row, Outcome { rest, result })
         };
-        let interrupt = CancellationToken::new();
-        self.start_job(scope, work, operation, (interrupt, kill), false);
+        self.start_job(scope, work, operation, (interrupt, kill), may_be_undone);
     }
+}
+
+/// Has a VM that was to be deleted kept although nobody holds a lease on it.
+async fn keep(context: &Arc<Context>, row: &mut VmRow, shared: &Shared) {
+    if !row.ephemeral {
+        return;
+    }
+    tracing::warn!("this ephemeral VM is kept, for the work in it");
+    let id = row.id.clone();
+    let written = context.blocking(move |c| {
+        failpoint::hit("write that it is kept")?;
+        c.store.set_lasting(&id)
+    });
+    if let Err(error) = written.await {
+        // The next daemon tries to save the work again.
+        tracing::warn!("that it is kept is not recorded: {}", error.chain());
+    }
+    row.ephemeral = false;
+    shared.change(|vm| vm.ephemeral = false);
 }
 
 /// A VM that was brought down, with the reason to show.

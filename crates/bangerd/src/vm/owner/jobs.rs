@@ -70,6 +70,8 @@ impl Outcome {
 pub(super) enum Rest {
     Up(Up),
     Down(Option<String>),
+    /// It is what it was, and was not to be any more.
+    Stays(VmState, Option<String>),
     Gone,
     Broken(String),
 }
@@ -277,6 +279,7 @@ async fn start(
         strategy,
         progress,
         cancel,
+        only_to_save: false,
     };
     boot::boot(boot).await.map_err(|error| match error.code() {
         Code::BootFailed => error.hint(format!(
@@ -304,6 +307,7 @@ async fn watch(
         strategy,
         progress: &Quiet,
         cancel,
+        only_to_save: false,
     };
     boot::resume(boot, instance).await
 }

@@ -225,7 +225,7 @@ impl Owner {
             First::Watch(instance) => self.begin_watch(instance),
             First::Remove(instance, scope) => {
                 self.instance = instance;
-                self.begin_removal(None, scope);
+                self.begin_removal(None, scope, None);
             }
             First::Broken(reason) => self.shared.set_state(VmState::Broken, Some(reason)),
         }
@@ -277,6 +277,9 @@ impl Owner {
 
     fn expire(&mut self) {
         self.grace = None;
+        if !self.row.ephemeral {
+            return;
+        }
         self.submit(Request::Delete(false), None);
     }
 
@@ -295,7 +298,9 @@ impl Owner {
         match verdict {
             Verdict::Begin => self.begin(request, operation),
             Verdict::Wait | Verdict::Interrupt => {
-                if verdict == Verdict::Interrupt
+                // It need not wait for work that is to be lost.
+                let gives_up = request == Request::Delete(true);
+                if (verdict == Verdict::Interrupt || gives_up)
                     && let Some(job) = &self.job
                 {
                     job.give_way(&request);
@@ -354,9 +359,10 @@ impl Owner {
             }
             // It stays what it is.
             Request::Set(change) => self.begin_set(change, operation),
-            Request::DeleteStopped(_) | Request::Delete(_) => {
+            Request::DeleteStopped(discard) | Request::Delete(discard) => {
+                let vm = self.shared.vm();
                 show(VmState::Deleting);
-                self.begin_delete(operation);
+                self.begin_delete(discard, (vm.state, vm.reason.clone()), operation);
             }
         }
     }
@@ -412,6 +418,11 @@ impl Owner {
                 self.show_down(VmState::Stopped, reason.clone());
                 jobs::keep_reason(&self.context, &mut self.row, reason).await;
                 Phase::Is(VmState::Stopped)
+            }
+            Rest::Stays(state, reason) => {
+                // One that ended meanwhile is noticed now.
+                self.shared.set_state(state, reason);
+                Phase::Is(state)
             }
             Rest::Broken(reason) => {
                 self.show_down(VmState::Broken, Some(reason));
