@@ -17,6 +17,7 @@ mod run;
 mod signals;
 mod stdio;
 mod sync;
+mod teardown;
 mod tty;
 mod verbs;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         (faults::SCENARIOS, World::new),
         (hostile::SCENARIOS, World::new),
         (boot::SCENARIOS, World::new),
+        (teardown::SCENARIOS, World::new),
         (daemon::SCENARIOS, World::new),
         (errors::SCENARIOS, World::new),
         (images::SCENARIOS, World::empty),

@@ -31,6 +31,7 @@ mod logs;
 mod man;
 mod operation;
 pub mod reference;
+mod saved;
 mod session;
 mod signals;
 mod ssh;

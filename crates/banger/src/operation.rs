@@ -9,6 +9,7 @@ use banger_model::{Code, Error, Result};
 use futures_util::future::join_all;
 
 use crate::exit::Exit;
+use crate::saved::say_saved;
 use crate::signals::{Signal, Signals};
 use crate::ui::{ErrorReport, Format, Progress, Ui};
 
@@ -58,6 +59,7 @@ pub(crate) async fn follow(
             let operation = done?;
             progress.borrow_mut().clear();
             warn(ui, &operation);
+            say_saved(ui, &operation);
             return Ok(Followed::Done);
         }
         signal = signals.next_to_end() => signal,
@@ -91,13 +93,16 @@ pub(crate) async fn follow(
             Ok(Followed::Cancelled(first))
         }
         Err(error) => Err(error),
-        Ok(operation) => Ok(match on_signal {
-            OnSignal::Cancel => Followed::TooLate(first),
-            OnSignal::Insist => {
-                warn(ui, &operation);
-                Followed::Done
-            }
-        }),
+        Ok(operation) => {
+            say_saved(ui, &operation);
+            Ok(match on_signal {
+                OnSignal::Cancel => Followed::TooLate(first),
+                OnSignal::Insist => {
+                    warn(ui, &operation);
+                    Followed::Done
+                }
+            })
+        }
     }
 }
 
@@ -245,6 +250,7 @@ pub(crate) fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>)
             .zip(&results)
             .map(|(name, result)| ErrorReport {
                 name: full_name(name, result),
+                saved: result.as_ref().ok().and_then(|done| done.saved.clone()),
                 error: result.as_ref().err().map(Into::into),
                 warnings: result
                     .as_ref()
@@ -256,7 +262,10 @@ pub(crate) fn report(ui: &Ui, names: &[String], results: Vec<Result<Operation>>)
     }
     for (name, result) in names.iter().zip(&results) {
         match result {
-            Ok(_) => ui.data(&full_name(name, result))?,
+            Ok(operation) => {
+                ui.data(&full_name(name, result))?;
+                say_saved(ui, operation);
+            }
             Err(error) => ui.error(error),
         }
     }

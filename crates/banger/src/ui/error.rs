@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use banger_api::{ErrorBody, ErrorResponse};
+use banger_api::{ErrorBody, ErrorResponse, SavedWork};
 use banger_model::Error;
 use serde::Serialize;
 
@@ -15,6 +15,9 @@ use crate::exit::Owner;
 pub(crate) struct ErrorReport {
     /// The name it is about.
     pub(crate) name: String,
+    /// Work that was saved before it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) saved: Option<SavedWork>,
     /// The error; absent when all went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<ErrorBody>,

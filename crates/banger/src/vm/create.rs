@@ -1,6 +1,6 @@
 //! `banger vm create`
 
-use banger_api::CreateVm;
+use banger_api::{CreateVm, DeleteOptions};
 use banger_config::Paths;
 use banger_model::Result;
 use clap::Args;
@@ -63,7 +63,14 @@ pub(crate) async fn cmd_create(ui: &Ui, args: CreateArgs) -> Result<Exit> {
     {
         Followed::Done => {}
         Followed::TooLate(signal) => {
-            delete(ui, &client, reference, &mut signals).await?;
+            delete(
+                ui,
+                &client,
+                reference,
+                DeleteOptions::default(),
+                &mut signals,
+            )
+            .await?;
             ui.say(NOTHING_LEFT);
             return Ok(Exit::signal(signal.number()));
         }

@@ -12,17 +12,22 @@ use super::list::as_table;
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
 use crate::operation::{OnSignal, exit_of, report, run_all};
+use crate::saved::foretell;
 use crate::ui::Ui;
 
 /// Delete all machines that are not running
 ///
 /// Lists them and asks first; without a terminal to ask on, `--force` is needed. A machine that is
-/// started meanwhile is left alone. Prints the name of each machine that is gone.
+/// started meanwhile is left alone. Work that was not exported is saved as by `vm delete`. Prints the name of each machine that is gone.
 #[derive(Args, Debug)]
 pub(crate) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+
+    /// Lose work in workspaces that was not exported, instead of saving it first
+    #[arg(long)]
+    discard: bool,
 }
 
 impl PruneArgs {
@@ -50,7 +55,7 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
         report(ui, &[], Vec::new())?;
         return Ok(Exit::SUCCESS);
     }
-    if !args.force && !is_confirmed(ui, &vms)? {
+    if !args.force && !is_confirmed(ui, &vms, args.discard)? {
         ui.say("nothing is deleted");
         report(ui, &[], Vec::new())?;
         return Ok(Exit::SUCCESS);
@@ -59,7 +64,7 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
     let ids = vms.iter().map(|vm| vm.id.clone()).collect();
     let options = DeleteOptions {
         only_stopped: true,
-        discard: false,
+        discard: args.discard,
     };
     let delete = async |client: &Client, id: &str| client.delete_vm(id, options).await;
     let ended = run_all(ui, &client, ids, "deleting", OnSignal::Insist, delete).await?;
@@ -86,14 +91,15 @@ fn is_idle(vm: &Vm) -> bool {
 }
 
 /// Shows what goes and reads the answer. Anything but a clear yes is a no.
-fn is_confirmed(ui: &Ui, vms: &[Vm]) -> Result<bool> {
+fn is_confirmed(ui: &Ui, vms: &[Vm], discard: bool) -> Result<bool> {
     let count = match vms.len() {
         1 => "this machine".to_owned(),
         count => format!("these {count} machines"),
     };
     ui.ask(&format!(
-        "{}\n\nDelete {count} and all that is on the disks? [y/N] ",
-        as_table(vms, Timestamp::now())
+        "{}\n\n{}Delete {count} and all that is on the disks? [y/N] ",
+        as_table(vms, Timestamp::now()),
+        foretell(vms, discard)
     ));
     let mut answer = String::new();
     std::io::stdin()

@@ -53,6 +53,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     rm: bool,
 
+    /// With `--rm`: lose work in the workspace that was not exported, instead of saving it first
+    #[arg(long, requires = "rm")]
+    discard: bool,
+
     /// Leave the machine running and print its name
     #[arg(short, long)]
     detach: bool,
@@ -181,6 +185,7 @@ pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
         started,
         wait_for: args.wait_for,
         bootstrap,
+        discard: args.discard,
     };
     let way_out = match args.detach {
         true => run.detach(&mut signals).await,
@@ -261,6 +266,7 @@ struct Run<'a> {
     started: Instant,
     wait_for: WaitFor,
     bootstrap: Option<Bootstrap>,
+    discard: bool,
 }
 
 impl Run<'_> {
@@ -311,7 +317,7 @@ impl Run<'_> {
             Followed::Cancelled(signal) => Ok(Err(WayOut::Undone(signal))),
             Followed::Left(signal) => Ok(Err(WayOut::Leave(signal))),
             Followed::TooLate(signal) => {
-                delete(self.ui, client, id, signals).await?;
+                delete(self.ui, client, id, DeleteOptions::default(), signals).await?;
                 self.ui.say(NOTHING_LEFT);
                 Ok(Err(WayOut::Undone(signal)))
             }
@@ -398,7 +404,11 @@ impl Run<'_> {
     async fn delete_now(&self, signals: &mut Signals) -> Result<()> {
         // The daemon may have been restarted since.
         let client = connect(&self.paths).await?;
-        delete(self.ui, &client, &self.begun.id, signals).await
+        let options = DeleteOptions {
+            only_stopped: false,
+            discard: self.discard,
+        };
+        delete(self.ui, &client, &self.begun.id, options, signals).await
     }
 }
 
@@ -407,9 +417,10 @@ pub(super) async fn delete(
     ui: &Ui,
     client: &Client,
     id: &str,
+    options: DeleteOptions,
     signals: &mut Signals,
 ) -> Result<()> {
-    let operation = match client.delete_vm(id, DeleteOptions::default()).await {
+    let operation = match client.delete_vm(id, options).await {
         Err(error) if error.code() == Code::NotFound => return Ok(()),
         other => other?,
     };

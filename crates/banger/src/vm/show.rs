@@ -1,6 +1,6 @@
 //! `banger vm show`
 
-use banger_api::Vm;
+use banger_api::{Vm, Workspace};
 use banger_config::Paths;
 use banger_model::Result;
 use clap::Args;
@@ -57,6 +57,7 @@ fn as_table(vm: Vm) -> String {
         ("boot id", vm.boot_id),
         ("agent", vm.agent_socket),
         ("console", Some(vm.console_log)),
+        ("workspace", vm.workspace.map(workspace)),
         (
             "deleted after",
             vm.ephemeral
@@ -68,6 +69,16 @@ fn as_table(vm: Vm) -> String {
             .filter_map(|(key, value)| Some((key, value?)))
             .collect(),
     )
+}
+
+/// One line about what was copied in, and whether it is all there.
+fn workspace(workspace: Workspace) -> String {
+    let state = match workspace.complete {
+        true => format!("copied {}", workspace.copied_at),
+        false => "not copied to its end".to_owned(),
+    };
+    let (from, to) = (workspace.repository, workspace.guest_path);
+    format!("{from} in {to} ({state})")
 }
 
 #[cfg(test)]

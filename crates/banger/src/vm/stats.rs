@@ -58,7 +58,7 @@ struct Usage {
 #[serde(untagged)]
 enum Entry<'a> {
     Usage(&'a Usage),
-    Error(ErrorReport),
+    Error(Box<ErrorReport>),
 }
 
 pub(crate) async fn cmd_stats(ui: &Ui, args: StatsArgs) -> Result<Exit> {
@@ -163,11 +163,12 @@ fn cpu_percent(before: &VmStats, now: &VmStats) -> Option<f64> {
 
 fn entries<'a>(usages: &'a [Usage], missing: &[(String, Error)]) -> Vec<Entry<'a>> {
     let missing = missing.iter().map(|(name, error)| {
-        Entry::Error(ErrorReport {
+        Entry::Error(Box::new(ErrorReport {
             warnings: Vec::new(),
+            saved: None,
             name: name.clone(),
             error: Some(error.into()),
-        })
+        }))
     });
     usages.iter().map(Entry::Usage).chain(missing).collect()
 }

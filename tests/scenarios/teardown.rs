@@ -1,0 +1,309 @@
+//! Work in a guest is saved before its machine is deleted, or the machine stays.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use banger_tests::workspace::HostRepository;
+use banger_tests::{Finished, Running, World, eventually};
+use rustix::process::{Signal, kill_process};
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("teardown-saves-what-runs", running),
+    ("teardown-saves-what-is-stopped", stopped),
+    ("teardown-saves-on-every-way-out", ways_out),
+    ("teardown-keeps-what-cannot-be-saved", cannot_be_saved),
+    ("teardown-outlives-the-daemon", daemon_killed),
+    ("teardown-is-not-delayed-by-a-copy", long_copy),
+];
+
+/// Changes, makes and deletes a file each.
+const WORK: &str = "cd /root/repo && echo changed > README && echo new > new && rm old && sync";
+
+fn exec(w: &World, vm: &str, script: &str) -> Finished {
+    w.banger(["vm", "exec", vm, "--", "sh", "-c", script])
+}
+
+/// Makes a machine with a copy of the repository and work in it.
+fn with_work(w: &World, vm: &str, repository: &HostRepository) {
+    w.banger(["vm", "run", "-d", "--name", vm]).ok();
+    repository.prepare(w, vm);
+    exec(w, vm, WORK).ok();
+}
+
+/// The one command in the text that brings the work back, as a person would run it.
+fn bring_back(text: &str) {
+    let command = text.split('`').find(|part| part.starts_with("git -C "));
+    let command = command.unwrap_or_else(|| panic!("no command in:\n{text}"));
+    let done = Command::new("sh").args(["-c", command]).output();
+    let done = done.expect("run sh");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command}: {said}");
+}
+
+/// Checks that the working tree has the work, and takes it away again.
+#[track_caller]
+fn has_work(repository: &HostRepository) {
+    let read = |name: &str| fs::read_to_string(repository.top.join(name)).unwrap_or_default();
+    assert_eq!(
+        (read("README"), read("new")),
+        ("changed\n".into(), "new\n".into())
+    );
+    assert!(!repository.top.join("old").exists());
+    repository.git(&["reset", "-q", "--hard"]);
+    repository.git(&["clean", "-qfd"]);
+}
+
+fn running(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    with_work(w, "box", &repository);
+    let before = repository.untouched();
+    let done = w.banger(["vm", "delete", "-q", "box"]).ok();
+    assert_eq!(done.out(), "box\n");
+    assert!(done.err().contains("refs/banger/box/"), "{}", done.err());
+    assert_eq!(
+        repository.untouched(),
+        before,
+        "only objects and a reference are new"
+    );
+    assert_eq!(repository.saved().len(), 1);
+    bring_back(&done.err());
+    has_work(&repository);
+
+    // Nothing was done; or what was done is not wanted.
+    w.banger(["vm", "run", "-d", "--name", "idle"]).ok();
+    repository.prepare(w, "idle");
+    let done = w.banger(["vm", "delete", "idle"]).ok();
+    assert!(!done.err().contains("refs/banger"), "{}", done.err());
+    with_work(w, "waste", &repository);
+    let done = w.banger(["vm", "delete", "--discard", "waste"]).ok();
+    assert!(!done.err().contains("refs/banger"), "{}", done.err());
+    assert_eq!(repository.saved().len(), 1);
+
+    // The copy is no repository any more; the files are work all the same.
+    with_work(w, "bare", &repository);
+    exec(w, "bare", "rm -rf /root/repo/.git").ok();
+    let done = w.banger(["vm", "delete", "bare"]).ok();
+    bring_back(&done.err());
+    has_work(&repository);
+}
+
+fn stopped(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    with_work(w, "box", &repository);
+    w.banger(["vm", "stop", "box"]).ok();
+    let mut delete = w.start(["vm", "delete", "box"]);
+    delete.wait_for_stderr("saving work of box");
+    let states = w.vms();
+    assert_eq!(states, [("box".to_owned(), "deleting".to_owned())]);
+    let done = delete.finish().ok();
+    bring_back(&done.err());
+    has_work(&repository);
+
+    with_work(w, "killed", &repository);
+    w.banger(["vm", "kill", "killed"]).ok();
+    let done = w
+        .banger(["vm", "prune", "--force", "--output", "json"])
+        .ok();
+    let saved = &done.json()[0]["saved"];
+    let reference = saved["reference"].as_str().expect("a reference");
+    assert!(
+        repository.saved().contains(&reference.to_owned()),
+        "{saved}"
+    );
+    bring_back(&format!(
+        "`{}`",
+        saved["restore"].as_str().expect("a command")
+    ));
+    has_work(&repository);
+}
+
+fn ways_out(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    let end = "echo up >&2; until [ -e /root/code ]; do sleep 0.2; done; exit $(cat /root/code)";
+    for (number, way) in ["0", "3", "INT", "KILL"].into_iter().enumerate() {
+        let name = format!("way-{number}");
+        let args = ["vm", "run", "--rm", "--name", &name, "--", "sh", "-c", end];
+        let mut session = w.start(args);
+        session.wait_for_stderr("up");
+        repository.prepare(w, &name);
+        exec(w, &name, WORK).ok();
+        match way {
+            "INT" => session.signal(Signal::INT),
+            "KILL" => session.signal(Signal::KILL),
+            code => drop(exec(w, &name, &format!("echo {code} > /root/code")).ok()),
+        }
+        let done = session.finish();
+        let code = match way {
+            "INT" => 130,
+            "KILL" => 137,
+            code => code.parse().expect("a number"),
+        };
+        let done = done.expect_code(code);
+        eventually(Duration::from_secs(30), "it is gone", || w.vms().is_empty());
+        assert_eq!(repository.saved().len(), number + 1, "{way}");
+        if way != "KILL" {
+            bring_back(&done.err());
+            has_work(&repository);
+        }
+    }
+    let args = [
+        "vm",
+        "run",
+        "--rm",
+        "--discard",
+        "--name",
+        "waste",
+        "--",
+        "sh",
+        "-c",
+        end,
+    ];
+    let mut session = w.start(args);
+    session.wait_for_stderr("up");
+    repository.prepare(w, "waste");
+    exec(w, "waste", &format!("{WORK}; echo 0 > /root/code")).ok();
+    session.finish().ok();
+    assert_eq!(repository.saved().len(), 4);
+}
+
+fn cannot_be_saved(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    let clone = HostRepository {
+        top: w.root().join("clone"),
+    };
+    repository.git(&["clone", "-q", ".", "../clone"]);
+    let mut session = w.start([
+        "vm",
+        "run",
+        "--rm",
+        "--name",
+        "brief",
+        "--",
+        "sh",
+        "-c",
+        "echo up >&2; sleep 600",
+    ]);
+    session.wait_for_stderr("up");
+    repository.prepare(w, "brief");
+    exec(w, "brief", WORK).ok();
+    fs::remove_dir_all(&repository.top).expect("remove the repository");
+    // Neither place takes it.
+    let saved = w.state().join("saved");
+    fs::write(&saved, "in the way").expect("put a file in the way");
+    session.signal(Signal::INT);
+    let done = session.finish().expect_code(130);
+    assert!(
+        done.err().contains("vm delete --discard brief"),
+        "{}",
+        done.err()
+    );
+    let vm = w.vm("brief");
+    assert_eq!(vm["state"], "running");
+    assert_eq!(
+        vm["ephemeral"], false,
+        "its lease has ended, and it is kept"
+    );
+    // A command that comes later says so too, and the machine is still of use.
+    let done = w.banger(["vm", "delete", "brief"]).expect_code(1);
+    assert!(done.err().contains("cannot be saved"), "{}", done.err());
+    assert_eq!(exec(w, "brief", "cat /root/repo/new").ok().out(), "new\n");
+
+    fs::remove_file(&saved).expect("take it away");
+    let done = w.banger(["vm", "delete", "brief"]).ok();
+    assert!(done.err().contains("does not exist"), "{}", done.err());
+    let patch = fs::read_dir(&saved).expect("list").flatten().next();
+    let patch = patch.expect("a patch").path();
+    clone.git(&["apply", "--index", &patch.display().to_string()]);
+    has_work(&clone);
+
+    // A guest that hangs is given up, and nothing is deleted.
+    with_work(w, "hung", &clone);
+    let pid = w.vm("hung")["pid"].as_i64().expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    kill_process(pid, Signal::STOP).expect("stop the VMM");
+    let begun = Instant::now();
+    let mut delete = w.start(["vm", "delete", "hung"]);
+    delete.wait_for_stderr("saving work of hung");
+    let done = delete.finish().expect_code(1);
+    assert!(
+        begun.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(done.err().contains("--discard hung"), "{}", done.err());
+    assert_eq!(w.vm("hung")["state"], "running");
+    // Who does not want the work need not wait for it.
+    let mut delete = w.start(["vm", "delete", "hung"]);
+    delete.wait_for_stderr("saving work of hung");
+    w.banger(["vm", "delete", "--discard", "hung"]).ok();
+    delete.finish().expect_code(1);
+}
+
+/// Runs `banger` so that the daemon it starts has this fault.
+fn faulty(w: &World, step: &str, args: &[&str]) -> Running {
+    w.banger(["daemon", "stop"]).ok();
+    let mut command = w.banger_command(args);
+    command.env("BANGER_TEST_ABORT", step);
+    Running::start(command, None)
+}
+
+fn daemon_killed(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    with_work(w, "box", &repository);
+    let boot = w.vm("box")["boot_id"].clone();
+    // At every step up to the intent to delete it.
+    for step in 1..=6 {
+        faulty(w, &format!("delete-vm:{step}"), &["vm", "delete", "box"]).finish();
+        let vm = w.vm("box");
+        assert_eq!(
+            (&vm["state"], &vm["boot_id"]),
+            (&"running".into(), &boot),
+            "step {step}"
+        );
+    }
+    assert_eq!(exec(w, "box", "cat /root/repo/new").ok().out(), "new\n");
+    w.banger(["vm", "stop", "box"]).ok();
+    // What came up only to be saved is not taken for a machine that runs.
+    for step in [8, 10] {
+        faulty(w, &format!("delete-vm:{step}"), &["vm", "delete", "box"]).finish();
+        let vm = w.vm("box");
+        assert_eq!(
+            (&vm["state"], &vm["pid"]),
+            (&"stopped".into(), &().into()),
+            "step {step}"
+        );
+    }
+    w.banger(["daemon", "stop"]).ok();
+    let done = w.banger(["vm", "delete", "box"]).ok();
+    bring_back(&done.err());
+    has_work(&repository);
+}
+
+fn long_copy(w: &World) {
+    let repository = HostRepository::new(w, "host");
+    let large = fs::File::create(repository.top.join("large")).expect("make a file");
+    let mut noise = std::io::Read::take(fs::File::open("/dev/urandom").expect("open"), 256 << 20);
+    std::io::copy(&mut noise, &mut &large).expect("fill a file");
+    repository.git(&["add", "-A"]);
+    repository.git(&["-c", "core.compression=0", "commit", "-qm", "large"]);
+    w.banger(["vm", "run", "-d", "--name", "box"]).ok();
+    std::thread::scope(|scope| {
+        let copy = repository.try_prepare(w, "box", scope);
+        eventually(Duration::from_secs(30), "the copy has begun", || {
+            w.vm("box")["workspace"]["complete"] == false
+        });
+        let begun = Instant::now();
+        w.vms();
+        let listed = begun.elapsed();
+        let begun = Instant::now();
+        w.banger(["vm", "delete", "box"]).ok();
+        let deleted = begun.elapsed();
+        let error = copy.join().expect("no panic").expect("it was cut short");
+        eprintln!("during a copy: list {listed:?}, delete {deleted:?}; the copy: {error}");
+        assert!(listed < Duration::from_secs(1), "{listed:?}");
+        assert!(deleted < Duration::from_secs(10), "{deleted:?}");
+    });
+}
