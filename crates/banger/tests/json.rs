@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Output;
 
-use banger_api::{DaemonInfo, ErrorBody, Image, Kernel, Vm, VmStats, Workspace, WorkspaceMode};
+use banger_api::{
+    DaemonInfo, ErrorBody, Image, Kernel, SavedWork, Vm, VmStats, Workspace, WorkspaceMode,
+};
 use banger_guest_api::{DiskUse, Stats};
 use banger_model::{ByteSize, Class, Code, ImageConfig, VmState, VmmChoice, VmmKind};
 use serde::Serialize;
@@ -219,7 +221,17 @@ fn what_is_documented_about_several_machines_is_printed() {
     check(heading, &run(&["vm", "list"])[0]);
     let heading =
         "`vm start`, `vm stop`, `vm restart`, `vm kill`, `vm set`, `vm delete`, `vm prune`";
-    check(heading, &run(&["vm", "stop", "bad"])[0]);
+    let mut entry = run(&["vm", "stop", "bad"])[0].clone();
+    let saved = SavedWork {
+        repository: "/r".into(),
+        reference: Some("refs/banger/box/1".into()),
+        patch: Some("/p".into()),
+        because: Some("b".into()),
+        restore: "git".into(),
+    };
+    assert_eq!(fields(&saved), documented(heading, "field of `saved`"));
+    entry["saved"] = json!(saved);
+    check(heading, entry);
     assert_eq!(run(&["vm", "stats", "box"])[0]["cpu_seconds"], 1.0);
 }
 

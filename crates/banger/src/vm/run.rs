@@ -440,8 +440,10 @@ pub(super) async fn delete(
 }
 
 fn not_deleted(name: &str, error: Error) -> Error {
+    let again = || format!("run `banger vm delete {name}`");
+    let hint = error.hint_text().map_or_else(again, str::to_owned);
     Error::new(error.code(), format!("the machine `{name}` is not deleted"))
-        .hint(format!("run `banger vm delete {name}`"))
+        .hint(hint)
         .because(error)
 }
 

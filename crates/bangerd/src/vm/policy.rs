@@ -22,7 +22,9 @@
 //!
 //! What waits is judged again when its turn comes. A delete turns away whatever waits before
 //! it and whatever comes after it, except further deletes, which share its success. A delete
-//! that is only for a stopped VM turns nobody away, and does not wait for a boot to end.
+//! that is only for a stopped VM turns nobody away, and does not wait for a boot to end. When the
+//! work in a VM cannot be saved, its delete ends where it began, and who waited is judged again; a
+//! delete that discards the work cuts the saving short.
 
 use std::collections::VecDeque;
 

@@ -28,6 +28,7 @@
 //!                  └──────────┘
 //! ```
 //!
+//! A VM with work in it that cannot be saved goes from *deleting* back to where it came from.
 //! A restart goes through *stopping* and *starting* as one piece of work, and a change of a
 //! stopped VM leaves it *stopped* all the while.
 //!
