@@ -82,6 +82,24 @@ fn running(w: &World) {
     assert!(!done.err().contains("refs/banger"), "{}", done.err());
     assert_eq!(repository.saved().len(), 1);
 
+    // Commits that the files do not show are work as well.
+    w.banger(["vm", "run", "-d", "--name", "twigs"]).ok();
+    repository.prepare(w, "twigs");
+    let twigs = "cd /root/repo && git config user.name t && git config user.email t@t && \
+                 git checkout -qb side && echo side > side && git add side && \
+                 git commit -qm side && git checkout -q main && echo hidden > README && git stash -q";
+    exec(w, "twigs", twigs).ok();
+    let done = w.banger(["vm", "delete", "twigs"]).ok();
+    bring_back(&done.err());
+    assert_eq!(
+        repository.git(&["show", "refs/banger/twigs/heads/side:side"]),
+        "side\n"
+    );
+    assert_eq!(
+        repository.git(&["show", "refs/banger/twigs/stash:README"]),
+        "hidden\n"
+    );
+
     // The copy is no repository any more; the files are work all the same.
     with_work(w, "bare", &repository);
     exec(w, "bare", "rm -rf /root/repo/.git").ok();
@@ -142,7 +160,9 @@ fn ways_out(w: &World) {
             code => code.parse().expect("a number"),
         };
         let done = done.expect_code(code);
-        eventually(Duration::from_secs(120), "it is gone", || w.vms().is_empty());
+        eventually(Duration::from_secs(120), "it is gone", || {
+            w.vms().is_empty()
+        });
         assert_eq!(repository.saved().len(), number + 1, "{way}");
         if way != "KILL" {
             bring_back(&done.err());

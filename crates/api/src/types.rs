@@ -200,10 +200,14 @@ pub struct SavedWork {
     /// The patch file that holds the work instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<String>,
+    /// The git bundle that holds commits on other branches, tags and the stash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// Why there is a file instead of a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
-    /// The command that brings the work into the working tree, for a shell.
+    /// The command that brings the work into the working tree, and commits of other branches below
+    /// `refs/banger/`, for a shell.
     pub restore: String,
 }
 

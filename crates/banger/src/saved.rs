@@ -32,6 +32,10 @@ pub(crate) fn foretell(vms: &[Vm], discard: bool) -> String {
 fn lines(name: &str, saved: &SavedWork) -> (String, String) {
     let work = format!("`{name}` is gone, and held work that was not exported");
     let repository = &saved.repository;
+    let commits = match &saved.bundle {
+        Some(bundle) => format!("; commits of other branches are in `{bundle}`"),
+        None => String::new(),
+    };
     let text = match (&saved.reference, &saved.patch) {
         (Some(reference), _) => format!("{work}: it is saved as `{reference}` in `{repository}`"),
         (None, Some(patch)) => {
@@ -41,9 +45,12 @@ fn lines(name: &str, saved: &SavedWork) -> (String, String) {
                 .unwrap_or("the repository is not there");
             format!("{work}: it is saved in `{patch}`, because {because}")
         }
-        (None, None) => format!("{work}: it is saved"),
+        (None, None) => work,
     };
-    (text, format!("get it back with `{}`", saved.restore))
+    (
+        text + &commits,
+        format!("get it back with `{}`", saved.restore),
+    )
 }
 
 #[cfg(test)]
@@ -56,6 +63,7 @@ mod tests {
             repository: "/r".into(),
             reference: Some("refs/banger/box/1".into()),
             patch: None,
+            bundle: None,
             because: None,
             restore: "git -C /r cherry-pick --no-commit refs/banger/box/1".into(),
         }

@@ -35,7 +35,7 @@ pub use export::{Base, Export, Output, TreeBase, export_failure, export_from_tre
 pub use fingerprint::Fingerprint;
 pub use guest::Prepared;
 pub use plan::{Entry, Mode, Options, Plan};
-pub use remote::{Exported, Kept, Origin, Remote};
+pub use remote::{Bundle, Exported, Kept, Origin, Remote};
 pub use repository::{Head, ObjectFormat, Repository};
 pub use save::{SavedRef, save_ref};
 pub use tree::Kind;

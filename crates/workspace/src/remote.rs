@@ -2,6 +2,8 @@
 //!
 //! Unlike the rest of the crate this is asynchronous: what blocks runs in threads of its own.
 
+mod commits;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +24,7 @@ use crate::git::quoted;
 use crate::plan::{Options, Plan};
 use crate::repository::Repository;
 use crate::{SavedRef, Summary, save_ref};
+pub use commits::Bundle;
 
 /// How long a guest may say nothing while it makes a patch: a large tree is read whole, and its
 /// processor may be emulated.
@@ -253,7 +256,7 @@ impl Remote {
             .into_iter()
             .chain([self.path.clone()])
             .chain(rest.map(OsString::from));
-        let mut answer = Answer::default();
+        let mut answer = Answer::within(MAX_SAID);
         let ended = self.run(argv.collect(), &mut answer).await?;
         let word = String::from_utf8_lossy(&answer.0).trim().to_owned();
         let is_id = matches!(word.len(), 40 | 64) && word.bytes().all(|b| b.is_ascii_hexdigit());
@@ -313,7 +316,7 @@ impl Remote {
             match saved {
                 Ok(saved) => Ok(Some(Kept::Reference(saved))),
                 Err(error) => {
-                    let file = keep_file(&patch, &kept, &name)?;
+                    let file = keep_file(&patch, &kept, &name, "patch")?;
                     let because = error.chain();
                     let word = |path: &Path| quoted(&path.to_string_lossy());
                     let restore = format!("git -C {} apply {}", word(&repository), word(&file));
@@ -390,12 +393,18 @@ trait Output {
     async fn take(&mut self, bytes: &[u8]) -> Result<()>;
 }
 
-#[derive(Default)]
-struct Answer(Vec<u8>);
+/// What a command writes, up to a limit.
+struct Answer(Vec<u8>, usize);
+
+impl Answer {
+    fn within(limit: usize) -> Answer {
+        Answer(Vec::new(), limit)
+    }
+}
 
 impl Output for Answer {
     async fn take(&mut self, bytes: &[u8]) -> Result<()> {
-        let room = MAX_SAID.saturating_sub(self.0.len()).min(bytes.len());
+        let room = self.1.saturating_sub(self.0.len()).min(bytes.len());
         self.0.extend_from_slice(&bytes[..room]);
         Ok(())
     }
@@ -512,8 +521,8 @@ fn create(path: &Path) -> Result<std::fs::File> {
         .at("create", path)
 }
 
-/// Copies a patch to a file of its own in `directory`, whole and on the disk.
-fn keep_file(patch: &Path, directory: &Path, vm_name: &str) -> Result<PathBuf> {
+/// Copies a patch or another kind of file to one of its own in `directory`, whole and on the disk.
+fn keep_file(patch: &Path, directory: &Path, vm_name: &str, kind: &str) -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -531,8 +540,8 @@ fn keep_file(patch: &Path, directory: &Path, vm_name: &str) -> Result<PathBuf> {
     let mut number = 1;
     loop {
         let name = match number {
-            1 => format!("{vm_name}-{now}.patch"),
-            number => format!("{vm_name}-{now}-{number}.patch"),
+            1 => format!("{vm_name}-{now}.{kind}"),
+            number => format!("{vm_name}-{now}-{number}.{kind}"),
         };
         let file = directory.join(name);
         match staged.persist_noclobber(&file) {
@@ -585,8 +594,8 @@ mod tests {
         let patch = place.path().join("p");
         std::fs::write(&patch, "x").unwrap();
         let kept = place.path().join("a/saved");
-        let one = keep_file(&patch, &kept, "box").unwrap();
-        let two = keep_file(&patch, &kept, "box").unwrap();
+        let one = keep_file(&patch, &kept, "box", "patch").unwrap();
+        let two = keep_file(&patch, &kept, "box", "patch").unwrap();
         assert_ne!(one, two);
         for file in [one, two] {
             assert_eq!(std::fs::read(file).unwrap(), b"x");

@@ -19,7 +19,7 @@ use banger_api::{SavedWork, Workspace, WorkspaceMode};
 use banger_model::{Code, Error, Progress, Result};
 use banger_store::VmRow;
 use banger_vmm::Instance;
-use banger_workspace::{Kept, Mode, Options, Origin, Remote};
+use banger_workspace::{Bundle, Kept, Mode, Options, Origin, Remote};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::{self, Boot};
@@ -174,8 +174,13 @@ impl Saving<'_> {
         let remote = Remote::new(agent, OsStr::new(&workspace.guest_path));
         let (origin, kept) = (origin(workspace), self.context.layout.saved());
         let name = self.row.name.as_str();
-        let work = remote.save(&origin, name, workspace.exported.as_deref(), &kept, scratch);
-        let saved = tokio::select! {
+        let work = async {
+            let exported = workspace.exported.as_deref();
+            let kept_work = remote.save(&origin, name, exported, &kept, scratch).await?;
+            let bundle = remote.save_commits(&origin, name, &kept, scratch).await?;
+            Ok::<_, Error>((kept_work, bundle))
+        };
+        let (work, bundle) = tokio::select! {
             saved = work => saved?,
             error = silence(agent) => return Err(error),
             () = tokio::time::sleep(SAVE_WITHIN) => return Err(Error::new(
@@ -184,7 +189,7 @@ impl Saving<'_> {
             )),
         };
         failpoint::pass("go on after the work is saved").await?;
-        Ok(saved.map(|kept| describe(workspace, kept)))
+        Ok(describe(workspace, work, bundle))
     }
 }
 
@@ -223,28 +228,40 @@ fn origin(workspace: &Workspace) -> Origin {
     }
 }
 
-fn describe(workspace: &Workspace, kept: Kept) -> SavedWork {
+fn describe(
+    workspace: &Workspace,
+    work: Option<Kept>,
+    bundle: Option<Bundle>,
+) -> Option<SavedWork> {
     let mut saved = SavedWork {
         repository: workspace.repository.clone(),
         reference: None,
         patch: None,
+        bundle: None,
         because: None,
         restore: String::new(),
     };
-    match kept {
-        Kept::Reference(kept) => {
+    let mut commands = Vec::new();
+    match work {
+        Some(Kept::Reference(kept)) => {
             saved.reference = Some(kept.reference);
-            saved.restore = kept.restore;
+            commands.push(kept.restore);
         }
-        Kept::Patch {
+        Some(Kept::Patch {
             file,
             because,
             restore,
-        } => {
+        }) => {
             saved.patch = Some(file.display().to_string());
             saved.because = Some(because);
-            saved.restore = restore;
+            commands.push(restore);
         }
+        None => {}
     }
-    saved
+    if let Some(bundle) = bundle {
+        saved.bundle = Some(bundle.file.display().to_string());
+        commands.push(bundle.restore);
+    }
+    saved.restore = commands.join(" && ");
+    (!commands.is_empty()).then_some(saved)
 }
