@@ -274,28 +274,29 @@ fn daemon_killed(w: &World) {
     let repository = HostRepository::new(w, "host");
     with_work(w, "box", &repository);
     let boot = w.vm("box")["boot_id"].clone();
-    // At every step up to the intent to delete it.
-    for step in 1..=6 {
-        faulty(w, &format!("delete-vm:{step}"), &["vm", "delete", "box"]).finish();
-        let vm = w.vm("box");
-        assert_eq!(
-            (&vm["state"], &vm["boot_id"]),
-            (&"running".into(), &boot),
-            "step {step}"
-        );
+    let rests = |state: &str, step: u32| {
+        eventually(Duration::from_secs(60), "it is what it was", || {
+            w.vm("box")["state"] == state
+        });
+        eprintln!("it is {state} after a daemon that ended at step {step}");
+    };
+    // Before the work is saved, and after.
+    for step in [3, 6] {
+        let fault = format!("delete-vm:{step}");
+        faulty(w, &fault, &["vm", "delete", "box"])
+            .finish()
+            .expect_code(1);
+        rests("running", step);
+        assert_eq!(w.vm("box")["boot_id"], boot, "step {step}");
     }
     assert_eq!(exec(w, "box", "cat /root/repo/new").ok().out(), "new\n");
     w.banger(["vm", "stop", "box"]).ok();
     // What came up only to be saved is not taken for a machine that runs.
-    for step in [8, 10] {
-        faulty(w, &format!("delete-vm:{step}"), &["vm", "delete", "box"]).finish();
-        let vm = w.vm("box");
-        assert_eq!(
-            (&vm["state"], &vm["pid"]),
-            (&"stopped".into(), &().into()),
-            "step {step}"
-        );
-    }
+    faulty(w, "delete-vm:10", &["vm", "delete", "box"])
+        .finish()
+        .expect_code(1);
+    rests("stopped", 10);
+    assert_eq!(w.vm("box")["pid"], serde_json::Value::Null);
     w.banger(["daemon", "stop"]).ok();
     let done = w.banger(["vm", "delete", "box"]).ok();
     bring_back(&done.err());

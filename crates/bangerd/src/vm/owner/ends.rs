@@ -85,10 +85,13 @@ impl Owner {
         operation: Option<Running>,
     ) {
         let scope = scope_of(operation.as_ref(), OperationKind::DeleteVm);
-        // One that is being removed has been through this.
-        let has_work = self.row.workspace.is_some() && self.row.intent == Intent::Present;
-        let before = (has_work && !discard).then_some(before);
+        let before = (self.has_work() && !discard).then_some(before);
         self.begin_removal(operation, scope, before);
+    }
+
+    /// Whether there may be work in it. One that is being removed has been through this.
+    pub(super) fn has_work(&self) -> bool {
+        self.row.workspace.is_some() && self.row.intent == Intent::Present
     }
 
     /// Removes a VM, with the failpoints counted in this scope. Its work is saved first where

@@ -301,7 +301,11 @@ impl Owner {
             Verdict::Wait | Verdict::Interrupt => {
                 // It need not wait for work that is to be lost.
                 let gives_up = request == Request::Delete(true);
-                if (verdict == Verdict::Interrupt || gives_up)
+                // A guest that was up before this daemon may hold work that is on no disk yet.
+                let waits = request == Request::Delete(false)
+                    && self.has_work()
+                    && self.job.as_ref().is_some_and(|job| job.may_be_left);
+                if ((verdict == Verdict::Interrupt && !waits) || gives_up)
                     && let Some(job) = &self.job
                 {
                     job.give_way(&request);
