@@ -34,7 +34,7 @@ pub(crate) type Scenario = (&'static str, fn(&World));
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let base = Arc::new(Base::locate(env!("CARGO_TARGET_TMPDIR")));
-    let groups: [(&[Scenario], Ground); 15] = [
+    let groups: [(&[Scenario], Ground); 16] = [
         (run::SCENARIOS, World::new),
         (stdio::SCENARIOS, World::new),
         (tty::SCENARIOS, World::new),
