@@ -59,7 +59,10 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Makes the entries of `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+///
+/// # Errors
+/// `io`, naming the directory.
+pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .at("sync", dir)

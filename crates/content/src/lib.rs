@@ -21,6 +21,6 @@ mod stage;
 mod store;
 
 pub use digest::{Hasher, digest_file};
-pub use files::{available_space, disk_usage, ensure_space, write_atomically};
+pub use files::{available_space, disk_usage, ensure_space, sync_dir, write_atomically};
 pub use stage::Stage;
 pub use store::{ContentStore, Entry, Remove};
