@@ -186,6 +186,3 @@ impl Drop for StopWhenDropped {
         self.0.store(true, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;

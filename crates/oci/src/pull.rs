@@ -92,15 +92,17 @@ impl Puller {
             .await?
             .map_err(invalid)?;
         self.check_space(reference, &blobs).await?;
-        stream::iter(
-            blobs
-                .iter()
-                .filter(|blob| blob.digest != manifest.config.digest),
-        )
-        .map(fetch_one)
-        .buffer_unordered(PARALLEL)
-        .try_collect::<()>()
-        .await?;
+        // Made before they are awaited: the compiler cannot see that the closures in a stream
+        // are `Send`.
+        let downloads: Vec<_> = blobs
+            .iter()
+            .filter(|blob| blob.digest != manifest.config.digest)
+            .map(fetch_one)
+            .collect();
+        stream::iter(downloads)
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
 
         let (cache, name) = (self.cache.clone(), reference.to_string());
         blocking(move || Image::assemble(&cache, Some(name), digest, &manifest, read, pins)).await

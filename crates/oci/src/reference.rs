@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Docker's limit for the name with its registry.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
+const NOT_IPV6: &str = "what stands between `[` and `]` is not an IPv6 address";
 
 /// The name docker gives to its own registry.
 const DOCKER_HUB: &str = "docker.io";
@@ -49,6 +50,9 @@ impl Registry {
     }
 
     fn parse(text: &str) -> std::result::Result<Self, &'static str> {
+        if text.starts_with('[') && !text.contains(']') {
+            return Err(NOT_IPV6);
+        }
         let (host, port) = split_port(text);
         if let Some(port) = port
             && !(port.bytes().all(|b| b.is_ascii_digit())
@@ -59,7 +63,7 @@ impl Registry {
         if let Some(address) = host.strip_prefix('[') {
             let address = address.strip_suffix(']').unwrap_or_default();
             if address.parse::<Ipv6Addr>().is_err() {
-                return Err("what stands between `[` and `]` is not an IPv6 address");
+                return Err(NOT_IPV6);
             }
         } else if !host.split('.').all(is_host_label) {
             return Err("its registry is not a host name");
