@@ -44,6 +44,8 @@ pub(crate) async fn fetch(
 ) -> Result<()> {
     let slot = cache.slot(&blob.digest);
     let mut done = slot.done.subscribe();
+    // Somebody may be in the middle of it.
+    meter.set(&blob.digest, *done.borrow());
     let work = fetch_in_turn(session, cache, blob, options, &slot);
     tokio::pin!(work);
     loop {

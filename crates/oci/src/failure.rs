@@ -102,7 +102,7 @@ impl Failure {
         let (code, message, hint) = match status {
             StatusCode::NOT_FOUND => (
                 Code::NotFound,
-                format!("`{host}` has no {what}"),
+                format!("`{host}` does not have {what}"),
                 "check the name and the tag".to_owned(),
             ),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (

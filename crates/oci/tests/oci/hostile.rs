@@ -388,3 +388,26 @@ async fn images_that_are_too_large_are_refused_before_a_layer_comes() {
     assert_eq!(error.code(), Code::NoSpace, "{error:?}");
     assert_eq!(server.blobs().len(), 1, "the config only");
 }
+
+#[tokio::test]
+async fn other_machines_are_spoken_to_without_tls_only_when_they_are_named() {
+    let (made, _) = single();
+    let server = Server::honest(Content::of(&made)).await;
+    // An address that leads here and does not say so.
+    let name = server.image().replace("127.0.0.1", "0.0.0.0");
+    let host = Host::new();
+    let error = host.pull(&name).await.unwrap_err();
+    assert_eq!(error.code(), Code::FetchFailed, "{error:?}");
+    assert!(server.seen().is_empty(), "{:?}", server.seen());
+    let named = Options {
+        insecure: vec![
+            server
+                .address
+                .replace("127.0.0.1", "0.0.0.0")
+                .parse()
+                .unwrap(),
+        ],
+        ..options()
+    };
+    assert_whole(&host.pull_with(&name, named).await.unwrap(), &made);
+}

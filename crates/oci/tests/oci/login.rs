@@ -225,7 +225,7 @@ async fn a_bad_challenge_is_an_error_that_says_so() {
             Reply::new(200, vec![b' '; 2 << 20]),
             "more than 1048576 bytes",
         ),
-        (Reply::new(404, ""), "has no a token"),
+        (Reply::new(404, ""), "does not have a token"),
     ] {
         let server = with_tokens(move |_| answer.clone()).await;
         let error = Host::new().pull(&server.image()).await.unwrap_err();

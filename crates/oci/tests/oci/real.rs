@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use banger_oci::{CredentialFiles, Options};
+use banger_oci::{CredentialFiles, Options, Transfer, Wanted, load};
 use serde_json::json;
+use tokio::sync::watch;
 
-use crate::images::{Made, unpack};
+use crate::images::{Layer, Made, digest, tar, unpack};
 use crate::{Host, assert_whole, options};
 
 /// `htpasswd -nbB user secret`
@@ -154,7 +155,7 @@ async fn docker_manifests_are_read_too() {
     let host = Host::new();
     let registry = DockerRegistry::start(host.path(), false, false);
     // Docker's format has no zstd: skopeo would compress anew.
-    let layer = crate::images::Layer::gzip(crate::images::tar(&[("f", b"content")]));
+    let layer = Layer::gzip(tar(&[("f", b"content")]));
     let made = Made::new(vec![layer]);
     registry.push(&made, "image:docker", "v2s2");
     let image = host
@@ -221,4 +222,38 @@ async fn tls_and_passwords_are_verified() {
     let other = name.replace("127.0.0.1", "localhost");
     let error = host.pull_with(&other, trusting).await.unwrap_err();
     assert!(error.message().contains("is for another name"), "{error:?}");
+}
+
+#[tokio::test]
+async fn archives_that_skopeo_writes_are_read() {
+    let host = Host::new();
+    let layer = |text: &[u8]| Layer::gzip(tar(&[("f", text)]));
+    // One content twice: such archives have links.
+    let made = Made::new(vec![layer(b"one"), layer(b"two"), layer(b"one")]);
+    let layout = host.path().join("layout");
+    unpack(&made.layout(&["x"]), &layout);
+    for kind in ["docker-archive", "oci-archive"] {
+        let file = host.path().join(kind);
+        let output = Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "--quiet"])
+            .arg(format!("oci:{}:x", layout.display()))
+            .arg(format!("{kind}:{}:example.com/app:1", file.display()))
+            .output()
+            .expect("skopeo is installed by scripts/install-deps");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let progress = watch::Sender::new(Transfer::default());
+        let wanted = Wanted {
+            name: Some("example.com/app:1".to_owned()),
+            ..Wanted::default()
+        };
+        let source = std::fs::File::open(&file).unwrap();
+        let image = load(&host.cache, source, None, &wanted, &progress)
+            .await
+            .unwrap();
+        assert_eq!(image.layers.len(), 3);
+        for (layer, expected) in image.layers.iter().zip(&made.layers) {
+            assert_eq!(layer.diff_id, digest(&expected.tar), "{kind}");
+        }
+    }
 }
