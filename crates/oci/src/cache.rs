@@ -51,7 +51,7 @@ pub(crate) struct Slot {
 
 /// Keeps blobs from being pruned for as long as it lives.
 #[derive(Debug)]
-pub struct Pins {
+pub(crate) struct Pins {
     cache: BlobCache,
     digests: Vec<Digest>,
 }

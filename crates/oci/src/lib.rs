@@ -44,7 +44,7 @@ mod session;
 mod text;
 
 pub use archive::{Wanted, load};
-pub use cache::{BlobCache, Pins, Pruned};
+pub use cache::{BlobCache, Pruned};
 pub use config::Details;
 pub use credentials::CredentialFiles;
 pub use image::{Image, Layer};

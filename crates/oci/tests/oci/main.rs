@@ -2,8 +2,10 @@
 //! does not.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod archive_faults;
 mod archives;
 mod cache;
+mod documents;
 mod hostile;
 mod images;
 mod login;
