@@ -117,6 +117,10 @@ async fn a_pull_that_was_given_up_is_taken_up_and_counted() {
         counts.is_sorted_by_key(|transfer| transfer.done),
         "{counts:?}"
     );
+    // What was there counts at once, before anything new comes.
+    let config = made.config.len() as u64;
+    let below = |transfer: &Transfer| (config + 1..config + 250_000).contains(&transfer.done);
+    assert!(!counts.iter().any(below), "{counts:?}");
     let last = counts.last().unwrap();
     assert_eq!(
         (last.done, last.total),
