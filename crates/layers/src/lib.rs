@@ -250,11 +250,10 @@ fn make_volume(
 ) -> Result<(Volume, u32)> {
     let need = Need::of(tree);
     let mut shape = Shape::of(&need);
-    let directory = disk.parent().unwrap_or(Path::new("."));
     let bytes = ByteSize::bytes(
         (need.blocks * ext4::BLOCK).saturating_add(options.keep_free.as_bytes()),
     );
-    ensure_space(directory, bytes, "unpacking the image")?;
+    ensure_space(disk, bytes, "unpacking the image")?;
     let identity = Identity {
         label: &options.label,
         uuid,

@@ -43,7 +43,8 @@ impl Shape {
         let inodes = (need.inodes + need.inodes / 16 + 16).max(need.blocks / 8);
         let mut blocks = need.blocks;
         for _ in 0..4 {
-            blocks = need.blocks + overhead(blocks, inodes) + 16;
+            // Below 50 free blocks `mke2fs` does not begin.
+            blocks = need.blocks.max(50) + overhead(blocks, inodes) + 16;
         }
         let groups = inodes.div_ceil(GROUP_INODES);
         if blocks.div_ceil(GROUP_BLOCKS) < groups {
