@@ -43,6 +43,8 @@ use tree::{Finished, Tree, mode};
 
 /// The most layers an image may have.
 const MAX_LAYERS: usize = 1024;
+/// The longest label of an ext4 file system, in bytes.
+const MAX_LABEL: usize = 16;
 /// How often a file system that turned out too small is made larger.
 const ATTEMPTS: usize = 8;
 
@@ -117,6 +119,12 @@ pub fn flatten(
             "an image of {} layers: the limit is {MAX_LAYERS}",
             layers.len()
         )));
+    }
+    if options.label.len() > MAX_LABEL {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("the label `{}` is too long for ext4", options.label),
+        ));
     }
     let sources = layers
         .iter()

@@ -6,6 +6,9 @@ use super::Segment;
 use super::sparse::Map;
 use crate::refuse;
 
+/// More attributes than ext4 has room for.
+const MAX_ATTRIBUTES: usize = 256;
+
 /// What the records before an entry say about it.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -105,8 +108,14 @@ impl Records {
             return Ok(());
         };
         // bsdtar writes every attribute both ways.
-        match self.attributes.iter_mut().find(|known| known.0 == name) {
-            Some(known) => known.1 = value,
+        let known = self.attributes.iter().position(|known| known.0 == name);
+        match known {
+            Some(at) => self.attributes[at].1 = value,
+            None if self.attributes.len() == MAX_ATTRIBUTES => {
+                return Err(refuse(format!(
+                    "it has more than {MAX_ATTRIBUTES} extended attributes"
+                )));
+            }
             None => self.attributes.push((name, value)),
         }
         Ok(())

@@ -24,6 +24,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const BOOKKEEPING: &[u8] = b".wh..wh.";
 /// How many symbolic links the kernel follows in one path.
 const MAX_LINKS: usize = 40;
+/// How many steps one path may take in all, those of the links on it included.
+const MAX_STEPS: usize = 4096;
 /// The longest target of a symbolic link, in bytes.
 const MAX_TARGET: usize = 4095;
 /// ext4 counts blocks of a file in 32 bits.
@@ -163,8 +165,12 @@ impl Tree<'_> {
     fn walk(&self, path: &[&[u8]]) -> Result<Vec<Step>> {
         let mut steps = vec![Step::There(ROOT, None, self.inode(ROOT).opaque())];
         let mut rest: Vec<&[u8]> = path.iter().rev().copied().collect();
-        let mut links = 0;
+        let (mut links, mut taken) = (0, 0);
         while let Some(name) = rest.pop() {
+            taken += 1;
+            if taken > MAX_STEPS {
+                return Err(refuse("the symbolic links on its way are too long"));
+            }
             match name {
                 b"" | b"." => continue,
                 b".." => {

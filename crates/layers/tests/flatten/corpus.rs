@@ -681,10 +681,10 @@ fn files_of_all_sizes() {
 #[test]
 fn many_names_in_one_directory() {
     let mut layer = tar();
-    for number in 0..20_000 {
-        layer = layer.add(item(b'0', format!("d/{number:06}")));
+    for number in 0..3_000 {
+        layer = layer.add(item(b'0', format!("d/{number:0100}")));
     }
     let attempt = flatten(&[gzip(&layer.end())]);
-    assert_eq!(attempt.outcome.as_ref().unwrap().layer_entries, 20_000);
-    assert_eq!(attempt.tree().len(), 20_003);
+    assert_eq!(attempt.outcome.as_ref().unwrap().layer_entries, 3_000);
+    assert_eq!(attempt.tree().len(), 3_003);
 }

@@ -47,6 +47,10 @@ fn entries_names_and_depth() {
     let target = tar().symlink("l", "x".repeat(50)).end();
     refuse_with(&[target], &text(40), &["names and attributes"]);
 
+    let names: Vec<String> = (0..300).map(|at| format!("SCHILY.xattr.user.{at}")).collect();
+    let many: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b"x"[..])).collect();
+    refuse(&[tar().pax(&many).file("f", "").end()], &["more than 256"]);
+
     let deep = |depth: usize| {
         let name = vec!["d"; depth].join("/");
         tar().pax(&[("path", name.as_bytes())]).dir("x").end()
@@ -64,11 +68,16 @@ fn entries_names_and_depth() {
         &[tar().pax(&[("path", long.as_bytes())]).dir("x").end()],
         &["longer than 4095"],
     );
-    // A link cannot lead deeper either.
-    let mut links = tar();
-    for _ in 0..3 {
-        links = links.symlink("l", ["d"; 400].join("/")).dir("l/l").dir("l/l/x");
-    }
+    // A link cannot lead deeper either, nor around in circles for ever.
+    let target = ["."; 2000].join("/");
+    refuse(
+        &[tar()
+            .pax(&[("linkpath", target.as_bytes())])
+            .symlink("l", "x")
+            .file("l/l/l/f", "")
+            .end()],
+        &["`l/l/l/f`", "too long"],
+    );
     let target = ["d"; 600].join("/");
     refuse(
         &[tar()

@@ -45,7 +45,10 @@ fn gnu_tar_makes_them() {
         // 40 pieces of a block, and one of their map.
         assert_eq!(node.blocks, Some(41 * 8), "{format:?}");
         assert!(attempt.outcome.unwrap().size < 1 << 20);
-        crate::support::tree::assert_same(tree, crate::support::second::unpack(&[layer]));
+        // umoci does not know the type that GNU's own format has for it.
+        if format != ["--format=gnu"] {
+            crate::support::tree::assert_same(tree, crate::support::second::unpack(&[layer]));
+        }
     }
 }
 
@@ -84,14 +87,12 @@ fn holes_at_either_end_and_pieces_within_a_block() {
 fn giants_take_no_room() {
     let size = 10_u64 << 30;
     let map = format!("2\n0\n1\n{}\n1\n", size - 1);
-    let layer = newest(&map, &size.to_string(), b"ab").end();
+    // umoci writes the zeroes, all of them.
     let tree = check_alone(
-        std::slice::from_ref(&layer),
+        &[newest(&map, &size.to_string(), b"ab").end()],
         &["f 644 0:0 real 10737418240 bytes"],
     );
     assert_eq!(tree[&b"real"[..]].blocks, Some(16));
-    let theirs = crate::support::second::unpack(&[layer]);
-    assert_eq!(theirs[&b"real"[..]].size, size);
     // The largest that ext4 knows, and one more.
     let largest = (1_u64 << 44) - 4096;
     check_alone(

@@ -32,6 +32,10 @@ fn it_is_as_banger_s_other_images() {
          huge_file dir_nlink extra_isize metadata_csum"
     );
     assert_eq!(fact(&facts, "Filesystem state"), "clean");
+    // No clock is in it.
+    for time in ["Filesystem created", "Last write time", "Last checked"] {
+        assert!(fact(&facts, time).ends_with("1970"), "{time}");
+    }
     let size = attempt.outcome.as_ref().unwrap().size;
     assert_eq!(attempt.disk.metadata().unwrap().len(), size);
     assert_eq!(
@@ -59,17 +63,18 @@ fn the_same_layers_make_the_same_file() {
     assert_ne!(first[1024 + 0x68..][..16], read(&[below])[1024 + 0x68..][..16]);
 }
 
-/// Files around the copies of the superblock, and more groups than one flexible group has.
+/// Files around the copies of the superblock.
 #[test]
 fn several_groups() {
-    let bytes = vec![b'x'; 70 << 20];
+    let bytes: Vec<u8> = (0..45_u32 << 20).map(|at| (at / 1000) as u8).collect();
     let layer = tar()
         .file("one", &bytes)
         .file("two", &bytes)
         .add(item(b'0', "three").data(&bytes))
         .file("tail", "end")
         .end();
-    let attempt = flatten(&[gzip(&layer)]);
+    let attempt = flatten(&[layer]);
+    attempt.outcome.as_ref().unwrap();
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
     for name in ["one", "two", "three"] {
         let output = Command::new("debugfs")
@@ -88,9 +93,9 @@ fn several_groups() {
 #[test]
 fn more_inodes_than_a_group_has() {
     let mut layer = tar();
-    for number in 0..40_000 {
+    for number in 0..100_000 {
         layer = layer.file(format!("{:02}/{number}", number % 50), "");
     }
     let attempt = flatten(&[gzip(&layer.end())]);
-    assert_eq!(attempt.outcome.unwrap().entries, 40_052);
+    assert_eq!(attempt.outcome.unwrap().entries, 100_052);
 }

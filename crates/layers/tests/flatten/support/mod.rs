@@ -35,7 +35,8 @@ pub(crate) fn options() -> Options {
 
 /// One attempt to flatten archives.
 pub(crate) struct Attempt {
-    pub(crate) directory: TempDir,
+    /// Held, not used: it goes when the test is done.
+    _directory: TempDir,
     pub(crate) disk: PathBuf,
     pub(crate) outcome: Result<Flattened>,
 }
@@ -76,7 +77,7 @@ pub(crate) fn flatten_with(layers: &[Vec<u8>], digests: bool, options: &Options)
         assert_eq!(left.len(), layers.len(), "{left:?}");
     }
     Attempt {
-        directory,
+        _directory: directory,
         disk,
         outcome,
     }
