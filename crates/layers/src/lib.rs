@@ -14,8 +14,6 @@
 //!
 //! Not for registries or archives of images: the caller has the layers as files.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod ext4;
 mod limits;
 mod name;
@@ -138,7 +136,15 @@ pub fn flatten(
     let mut tree = read.tree;
     let partial = Partial::create(disk)?;
     let (mut volume, used) = make_volume(&mut tree, disk, &read.uuid, options, watch)?;
-    write_contents(layers, &sources, &read.starts, &tree, &volume, options, watch)?;
+    write_contents(
+        layers,
+        &sources,
+        &read.starts,
+        &tree,
+        &volume,
+        options,
+        watch,
+    )?;
     ext4::write_metadata(&tree, &mut volume, used, watch)?;
     let size = volume.size();
     drop(volume);
@@ -148,14 +154,15 @@ pub fn flatten(
     tools
         .run("e2fsck", &["-fn"], disk, None, watch)
         .map_err(|error| match error.code() {
-            Code::BuildFailed => {
-                Error::internal("the new file system is not clean").because(error)
-            }
+            Code::BuildFailed => Error::internal("the new file system is not clean").because(error),
             _ => error,
         })?;
     watch.reach(total * 2);
     partial.keep();
-    let files = tree.inodes.iter().filter(|inode| inode.kind() == mode::FILE);
+    let files = tree
+        .inodes
+        .iter()
+        .filter(|inode| inode.kind() == mode::FILE);
     Ok(Flattened {
         size,
         entries: tree.inodes.len() as u64,
@@ -258,9 +265,8 @@ fn make_volume(
 ) -> Result<(Volume, u32)> {
     let need = Need::of(tree);
     let mut shape = Shape::of(&need);
-    let bytes = ByteSize::bytes(
-        (need.blocks * ext4::BLOCK).saturating_add(options.keep_free.as_bytes()),
-    );
+    let bytes =
+        ByteSize::bytes((need.blocks * ext4::BLOCK).saturating_add(options.keep_free.as_bytes()));
     ensure_space(disk, bytes, "unpacking the image")?;
     let identity = Identity {
         label: &options.label,
@@ -317,7 +323,14 @@ fn write_contents(
             let mut ordinal = range[0];
             while let Some((_, number)) = wanted.next_if(|(entry, _)| *entry < range[1]) {
                 let entry = tree.inodes[number as usize].entry;
-                copy_file(&mut archive, &mut ordinal, entry, tree, number, &mut contents)?;
+                copy_file(
+                    &mut archive,
+                    &mut ordinal,
+                    entry,
+                    tree,
+                    number,
+                    &mut contents,
+                )?;
             }
             source.unchanged()
         };

@@ -81,9 +81,7 @@ impl<'a> Source<'a> {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
             Compression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(input).at("read", self.path)?;
-                decoder
-                    .window_log_max(ZSTD_WINDOW)
-                    .at("read", self.path)?;
+                decoder.window_log_max(ZSTD_WINDOW).at("read", self.path)?;
                 Box::new(decoder)
             }
         };

@@ -41,10 +41,16 @@ mod tests {
             }
             bytes
         };
-        let encoded = encode(&list(&[(1, 7, u32::MAX), (2, 5, 1000), (0x20, 4, u32::MAX)]));
+        let encoded = encode(&list(&[
+            (1, 7, u32::MAX),
+            (2, 5, 1000),
+            (0x20, 4, u32::MAX),
+        ]));
         assert_eq!(
             encoded.unwrap(),
-            [1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 5, 0, 0xe8, 3, 0, 0, 0x20, 0, 4, 0]
+            [
+                1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 5, 0, 0xe8, 3, 0, 0, 0x20, 0, 4, 0
+            ]
         );
         assert_eq!(encode(&list(&[(3, 7, 0)])), None);
         assert_eq!(encode(b""), None);

@@ -68,7 +68,9 @@ impl<'v> Contents<'v> {
             }
             self.current += 1;
         }
-        Err(Error::internal("a file has more bytes than it was given blocks"))
+        Err(Error::internal(
+            "a file has more bytes than it was given blocks",
+        ))
     }
 
     fn append(&mut self, on_disk: u64, bytes: &[u8]) -> Result<()> {
@@ -92,8 +94,7 @@ impl<'v> Contents<'v> {
         static ZEROES: [u8; HOLE] = [0; HOLE];
         for (piece, at) in self.batch.chunks(HOLE).zip(0_u64..) {
             if *piece != ZEROES[..piece.len()] {
-                self.volume
-                    .write_at(piece, self.start + at * HOLE as u64)?;
+                self.volume.write_at(piece, self.start + at * HOLE as u64)?;
             }
         }
         self.batch.clear();

@@ -4,9 +4,7 @@ use banger_model::{Error, Result};
 
 use super::crc::crc32c;
 use super::volume::{DESCRIPTOR, GROUP_BLOCKS, INODE, Volume, has_superblock};
-use super::{
-    BLOCK, BLOCK_SIZE, directory, inode, number_on_disk, put, put16, put32,
-};
+use super::{BLOCK, BLOCK_SIZE, directory, inode, number_on_disk, put, put16, put32};
 use crate::tree::Finished;
 use crate::watch::Watch;
 
@@ -129,7 +127,13 @@ fn write_groups(tree: &Finished, volume: &mut Volume, used: u32) -> Result<()> {
         ];
         let unused = per_group - inodes;
         let counts = [free, unused, directories[group], unused];
-        describe(&mut volume.groups[group], group as u32, volume.seed, counts, sums);
+        describe(
+            &mut volume.groups[group],
+            group as u32,
+            volume.seed,
+            counts,
+            sums,
+        );
         free_blocks += u64::from(free);
         free_inodes += unused;
     }

@@ -67,7 +67,9 @@ impl Shape {
 fn overhead(blocks: u64, inodes: u64) -> u64 {
     let groups = blocks.div_ceil(GROUP_BLOCKS);
     let descriptors = (groups * DESCRIPTOR as u64).div_ceil(BLOCK);
-    let reserved = (groups * 1024 * DESCRIPTOR as u64).div_ceil(BLOCK).min(1024);
+    let reserved = (groups * 1024 * DESCRIPTOR as u64)
+        .div_ceil(BLOCK)
+        .min(1024);
     let copies = (0..groups).filter(|group| has_superblock(*group)).count() as u64;
     let tables = inodes.div_ceil(groups).div_ceil(16) * groups;
     copies * (1 + descriptors + reserved) + groups * 2 + tables + 1
@@ -169,8 +171,7 @@ impl Volume {
             )
             .hint("check that the `mke2fs` in the search path is that of e2fsprogs"));
         }
-        let blocks =
-            u64::from(get32(&superblock, 0x150)) << 32 | u64::from(get32(&superblock, 4));
+        let blocks = u64::from(get32(&superblock, 0x150)) << 32 | u64::from(get32(&superblock, 4));
         let groups = blocks.div_ceil(GROUP_BLOCKS);
         let mut table = vec![0; groups as usize * DESCRIPTOR];
         file.read_exact_at(&mut table, BLOCK).at("read", path)?;

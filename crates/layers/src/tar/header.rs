@@ -28,7 +28,11 @@ impl Header {
         let (mut unsigned, mut signed) = (0_u64, 0_i64);
         for (at, byte) in header.0.iter().enumerate() {
             // The checksum counts itself as spaces; some old programs summed signed bytes.
-            let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+            let byte = if (148..156).contains(&at) {
+                b' '
+            } else {
+                *byte
+            };
             unsigned += u64::from(byte);
             signed += i64::from(byte.cast_signed());
         }
@@ -170,7 +174,10 @@ mod tests {
         assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
         assert_eq!(number(b"77777777"), Some(0o77_777_777));
         assert_eq!(number(b"0000648\0"), None);
-        assert_eq!(number(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]), Some(0xffff_fffe));
+        assert_eq!(
+            number(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]),
+            Some(0xffff_fffe)
+        );
         assert_eq!(number(&[0xff; 12]), Some(-1));
         assert_eq!(number(&[0xbf; 12]), None, "beyond 64 bits");
         assert_eq!(number(&[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]), None);

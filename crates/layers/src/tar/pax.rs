@@ -203,7 +203,10 @@ fn from_percent(text: &[u8]) -> Option<Vec<u8>> {
 
 /// Base 64, with or without the padding.
 fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |at| at + 1);
+    let end = text
+        .iter()
+        .rposition(|byte| *byte != b'=')
+        .map_or(0, |at| at + 1);
     let mut bytes = Vec::with_capacity(end);
     for group in text[..end].chunks(4) {
         let mut value = 0_u32;
@@ -269,7 +272,13 @@ mod tests {
     #[test]
     fn damaged_records_are_refused() {
         for wrong in [
-            "x", "5 a\n", "9 path=a", "3 =\n", "99999 path=a\n", "1 a=b\n", "-1 a=b\n",
+            "x",
+            "5 a\n",
+            "9 path=a",
+            "3 =\n",
+            "99999 path=a\n",
+            "1 a=b\n",
+            "-1 a=b\n",
         ] {
             assert!(Records::parse(wrong.as_bytes(), 9).is_err(), "{wrong:?}");
         }

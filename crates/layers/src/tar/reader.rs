@@ -223,12 +223,7 @@ impl<'s> Archive<'s> {
     }
 
     /// Finds the map of a sparse file in any of the four places it may be.
-    fn sparse(
-        &mut self,
-        header: &Header,
-        records: &mut Records,
-        entry: &mut Entry,
-    ) -> Result<()> {
+    fn sparse(&mut self, header: &Header, records: &mut Records, entry: &mut Entry) -> Result<()> {
         let told = &mut records.sparse;
         let segments = if header.kind() == b'S' {
             entry.size = size(header.sparse_size()?)?;
@@ -241,7 +236,9 @@ impl<'s> Archive<'s> {
             return Ok(());
         };
         if header.kind() != b'S' {
-            let length = told.size.ok_or_else(|| refuse("a sparse file has no length"))?;
+            let length = told
+                .size
+                .ok_or_else(|| refuse("a sparse file has no length"))?;
             entry.size = size(length)?;
             if let Some(name) = told.name.take() {
                 entry.path = name;

@@ -36,7 +36,11 @@ impl Map {
         }
         let last = self.segments.last_mut();
         let end = last.as_ref().map_or(0, |last| last.offset + last.length);
-        if offset < end || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+        if offset < end
+            || offset
+                .checked_add(length)
+                .is_none_or(|end| end > i64::MAX as u64)
+        {
             return Err(refuse("the pieces of a sparse file overlap"));
         }
         match last {

@@ -75,7 +75,10 @@ impl Attributes {
     /// Keeps a set and returns its number; `None` when that takes more than `room` bytes.
     pub(super) fn add(&mut self, set: &[u8], room: usize) -> Option<u32> {
         let hash = self.hasher.hash_one(set);
-        if let Some(at) = self.table.find(hash, |at| at_offset(&self.bytes, *at) == set) {
+        if let Some(at) = self
+            .table
+            .find(hash, |at| at_offset(&self.bytes, *at) == set)
+        {
             return Some(*at);
         }
         let at = self.bytes.len() as u32;
@@ -83,9 +86,8 @@ impl Attributes {
             .extend_from_slice(&u16::try_from(set.len()).ok()?.to_le_bytes());
         self.bytes.extend_from_slice(set);
         let (bytes, hasher) = (&self.bytes, &self.hasher);
-        self.table.insert_unique(hash, at, |at| {
-            hasher.hash_one(at_offset(bytes, *at))
-        });
+        self.table
+            .insert_unique(hash, at, |at| hasher.hash_one(at_offset(bytes, *at)));
         (self.bytes.len() <= room).then_some(at)
     }
 
@@ -117,9 +119,7 @@ pub(super) fn encode(attributes: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Vec<u8>
             tracing::debug!(name = %shown(name), "an extended attribute is no Linux attribute");
             continue;
         };
-        let wrong = |why: &str| {
-            refuse(format!("its extended attribute `{}` {why}", shown(name)))
-        };
+        let wrong = |why: &str| refuse(format!("its extended attribute `{}` {why}", shown(name)));
         if rest.len() > 255 || rest.contains(&0) || (rest.is_empty() && index != 2 && index != 3) {
             return Err(wrong("has a name that is not valid"));
         }

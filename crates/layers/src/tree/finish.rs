@@ -4,7 +4,7 @@ use banger_model::Result;
 use hashbrown::HashTable;
 
 use super::{
-    Attributes, Inode, NONE, Name, ROOT, Set, Tree, implied_directory, mode, name_at,
+    Attributes, Inode, NONE, Name, ROOT, Ranges, Set, Tree, implied_directory, mode, name_at,
 };
 use crate::refuse;
 
@@ -21,7 +21,7 @@ pub(crate) struct Finished {
     names: Vec<Name>,
     text: Vec<u8>,
     attributes: Attributes,
-    sparse: Vec<(u32, Box<[(u32, u32)]>)>,
+    sparse: Vec<(u32, Ranges)>,
 }
 
 impl Tree<'_> {
@@ -44,9 +44,7 @@ impl Tree<'_> {
         let lost_and_found = (self.inodes.len() - 1) as u32;
         let lost_and_found = names
             .iter()
-            .find(|name| {
-                name.parent == ROOT && name_at(&self.text, name.text) == LOST_AND_FOUND
-            })
+            .find(|name| name.parent == ROOT && name_at(&self.text, name.text) == LOST_AND_FOUND)
             .map_or(lost_and_found, |name| name.inode);
         let mut numbers = vec![NONE; self.inodes.len()];
         (numbers[ROOT as usize], numbers[lost_and_found as usize]) = (0, 1);
@@ -119,8 +117,7 @@ impl Tree<'_> {
                 self.names[at].layer = u16::MAX;
             }
             None => {
-                let text =
-                    self.add_text(&[&[LOST_AND_FOUND.len() as u8], LOST_AND_FOUND])?;
+                let text = self.add_text(&[&[LOST_AND_FOUND.len() as u8], LOST_AND_FOUND])?;
                 self.names.push(Name {
                     parent: ROOT,
                     text,

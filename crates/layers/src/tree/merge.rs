@@ -11,7 +11,7 @@
 
 use banger_model::Result;
 
-use super::{Inode, NONE, ROOT, Tree, attributes, implied_directory, mode};
+use super::{Inode, NONE, ROOT, Ranges, Tree, attributes, implied_directory, mode};
 use crate::name::{components, shown};
 use crate::refuse;
 use crate::tar::{Entry, Kind, Segment};
@@ -318,7 +318,7 @@ impl Tree<'_> {
 }
 
 /// The blocks that the segments touch: first and count, in rising order, apart from each other.
-fn block_ranges(segments: &[Segment]) -> Box<[(u32, u32)]> {
+fn block_ranges(segments: &[Segment]) -> Ranges {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for segment in segments {
         let start = (segment.offset / crate::ext4::BLOCK) as u32;

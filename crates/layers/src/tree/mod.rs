@@ -28,6 +28,9 @@ pub(crate) const ROOT: u32 = 0;
 /// Instead of the number of an inode or of a set of attributes.
 const NONE: u32 = u32::MAX;
 
+/// The blocks that a sparse file has: first and count, in rising order.
+type Ranges = Box<[(u32, u32)]>;
+
 /// The type bits of a mode, as in `stat`.
 pub(crate) mod mode {
     pub(crate) const TYPE: u16 = 0o170_000;
@@ -121,8 +124,8 @@ pub(crate) struct Tree<'l> {
     table: HashTable<u32>,
     hasher: RandomState,
     attributes: Attributes,
-    /// Block ranges (first, count) of the sparse files, by inode.
-    sparse: Vec<(u32, Box<[(u32, u32)]>)>,
+    /// The blocks of the sparse files, by inode.
+    sparse: Vec<(u32, Ranges)>,
     ranges: usize,
 }
 

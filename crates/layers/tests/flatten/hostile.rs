@@ -6,7 +6,14 @@ use crate::support::{flatten_with, options, refuse};
 
 #[test]
 fn names_that_leave_the_root() {
-    for name in ["../x", "..", "a/../../x", "/../x", "./..//x", "a/b/../../../x"] {
+    for name in [
+        "../x",
+        "..",
+        "a/../../x",
+        "/../x",
+        "./..//x",
+        "a/b/../../../x",
+    ] {
         refuse(&[tar().file(name, "x").end()], &[name, "leaves the root"]);
         refuse(&[tar().dir(name).end()], &[name, "leaves the root"]);
         refuse(
@@ -99,7 +106,11 @@ fn links_that_lead_nowhere() {
         &["`l/x`", "too many symbolic links"],
     );
     refuse(
-        &[tar().symlink("a", "b/x").symlink("b", "a/x").dir("a/c").end()],
+        &[tar()
+            .symlink("a", "b/x")
+            .symlink("b", "a/x")
+            .dir("a/c")
+            .end()],
         &["too many symbolic links"],
     );
     refuse(
@@ -117,14 +128,23 @@ fn headers_that_lie() {
         sum(&mut header);
         tar().raw(&header).end()
     };
-    refuse(&[with(&|header| header[124..136].fill(0xff))], &["negative"]);
+    refuse(
+        &[with(&|header| header[124..136].fill(0xff))],
+        &["negative"],
+    );
     refuse(&[with(&|header| header[124] = b'9')], &["`name`", "size"]);
     refuse(&[with(&|header| header[108] = b'x')], &["owner"]);
-    refuse(&[with(&|header| header[108..116].fill(0xff))], &["owner, -1"]);
+    refuse(
+        &[with(&|header| header[108..116].fill(0xff))],
+        &["owner, -1"],
+    );
     refuse(&[with(&|header| header[156] = b'Z')], &["type", "`Z`"]);
     for id in ["4294967295", "4294967296", "-1", "x"] {
         let layer = tar().pax(&[("gid", id.as_bytes())]).file("f", "").end();
-        refuse(&[layer], &["group"].map(|word| if id == "x" { "number" } else { word }));
+        refuse(
+            &[layer],
+            &["group"].map(|word| if id == "x" { "number" } else { word }),
+        );
     }
     refuse(
         &[tar().add(item(b'3', "dev").device(4096, 0).gnu()).end()],
@@ -194,7 +214,10 @@ fn attributes_that_ext4_cannot_store() {
     let half = vec![b'x'; 2100];
     refuse(
         &[tar()
-            .pax(&[("SCHILY.xattr.user.a", &half), ("SCHILY.xattr.user.b", &half)])
+            .pax(&[
+                ("SCHILY.xattr.user.a", &half),
+                ("SCHILY.xattr.user.b", &half),
+            ])
             .file("f", "")
             .end()],
         &["`f`", "together"],

@@ -26,7 +26,11 @@ fn entries_names_and_depth() {
             ..Limits::default()
         })
     };
-    refuse_with(&[three.clone()], &entries(2), &["more than 2 entries"]);
+    refuse_with(
+        std::slice::from_ref(&three),
+        &entries(2),
+        &["more than 2 entries"],
+    );
     // Over all layers together.
     let two = [three.clone(), three.clone()];
     refuse_with(&two, &entries(5), &["layer 1", "more than 5 entries"]);
@@ -38,7 +42,11 @@ fn entries_names_and_depth() {
             ..Limits::default()
         })
     };
-    refuse_with(&[three.clone()], &text(5), &["`c`", "names and attributes"]);
+    refuse_with(
+        std::slice::from_ref(&three),
+        &text(5),
+        &["`c`", "names and attributes"],
+    );
     let attribute = tar()
         .pax(&[("SCHILY.xattr.user.a", &[b'x'; 2000])])
         .file("f", "")
@@ -47,7 +55,9 @@ fn entries_names_and_depth() {
     let target = tar().symlink("l", "x".repeat(50)).end();
     refuse_with(&[target], &text(40), &["names and attributes"]);
 
-    let names: Vec<String> = (0..300).map(|at| format!("SCHILY.xattr.user.{at}")).collect();
+    let names: Vec<String> = (0..300)
+        .map(|at| format!("SCHILY.xattr.user.{at}"))
+        .collect();
     let many: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b"x"[..])).collect();
     refuse(&[tar().pax(&many).file("f", "").end()], &["more than 256"]);
 
@@ -126,7 +136,11 @@ fn bombs() {
         unpacked: ByteSize::bytes(8 << 20),
         ..Limits::default()
     };
-    refuse_with(&[crate::support::tarball::gzip(&tail)], &limited(size), &["8 MiB"]);
+    refuse_with(
+        &[crate::support::tarball::gzip(&tail)],
+        &limited(size),
+        &["8 MiB"],
+    );
 }
 
 #[test]
@@ -269,10 +283,18 @@ fn the_digest_decides() {
     assert!(!disk.exists());
     // An archive without an end is whole when its digest says so, and not otherwise.
     let open = tar().file("f", "x").open_end();
-    flatten_with(&[open.clone()], true, &options()).outcome.unwrap();
+    flatten_with(std::slice::from_ref(&open), true, &options())
+        .outcome
+        .unwrap();
     let attempt = flatten_with(&[open], false, &options());
     assert!(attempt.outcome.is_err());
     // So is nothing at all.
-    flatten_with(&[Vec::new()], true, &options()).outcome.unwrap();
-    assert!(flatten_with(&[Vec::new()], false, &options()).outcome.is_err());
+    flatten_with(&[Vec::new()], true, &options())
+        .outcome
+        .unwrap();
+    assert!(
+        flatten_with(&[Vec::new()], false, &options())
+            .outcome
+            .is_err()
+    );
 }

@@ -1,7 +1,5 @@
 //! Sparse files stay sparse, in every way in which archives store them.
 
-
-
 use std::process::Command;
 
 use crate::support::tarball::{Tar, item, sum, tar};
@@ -41,7 +39,11 @@ fn gnu_tar_makes_them() {
         let attempt = flatten(std::slice::from_ref(&layer));
         let tree = attempt.tree();
         let node = &tree[&b"holes"[..]];
-        assert_eq!(node.hash, crate::support::digest(&plain).as_str(), "{format:?}");
+        assert_eq!(
+            node.hash,
+            crate::support::digest(&plain).as_str(),
+            "{format:?}"
+        );
         // 40 pieces of a block, and one of their map.
         assert_eq!(node.blocks, Some(41 * 8), "{format:?}");
         assert!(attempt.outcome.unwrap().size < 1 << 20);

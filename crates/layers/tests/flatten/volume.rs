@@ -32,9 +32,12 @@ fn it_is_as_banger_s_other_images() {
          huge_file dir_nlink extra_isize metadata_csum"
     );
     assert_eq!(fact(&facts, "Filesystem state"), "clean");
-    // No clock is in it.
-    for time in ["Filesystem created", "Last write time", "Last checked"] {
-        assert!(fact(&facts, time).ends_with("1970"), "{time}");
+    // No clock is in it; what is zero may be left out.
+    for line in facts.lines() {
+        let time = ["Filesystem created", "Last write time", "Last checked"]
+            .iter()
+            .any(|name| line.starts_with(name));
+        assert!(!time || line.ends_with("1970"), "{line}");
     }
     let size = attempt.outcome.as_ref().unwrap().size;
     assert_eq!(attempt.disk.metadata().unwrap().len(), size);
@@ -60,7 +63,10 @@ fn the_same_layers_make_the_same_file() {
     let second = read(&layers());
     assert_eq!(digest(&first), digest(&second));
     let [below, _] = layers();
-    assert_ne!(first[1024 + 0x68..][..16], read(&[below])[1024 + 0x68..][..16]);
+    assert_ne!(
+        first[1024 + 0x68..][..16],
+        read(&[below])[1024 + 0x68..][..16]
+    );
 }
 
 /// Files around the copies of the superblock.

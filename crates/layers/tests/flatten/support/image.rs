@@ -58,7 +58,10 @@ pub(crate) fn read(disk: &Path) -> Tree {
     let last = free("Inode count:", &stats) - free("Free inodes:", &stats);
     let directory = tempfile::tempdir().unwrap();
     let numbers: Vec<u64> = std::iter::once(2).chain(11..=last).collect();
-    let commands: Vec<String> = numbers.iter().map(|number| format!("stat <{number}>")).collect();
+    let commands: Vec<String> = numbers
+        .iter()
+        .map(|number| format!("stat <{number}>"))
+        .collect();
     let output = debugfs(disk, &format!("{}\n", commands.join("\n")));
     let mut nodes: BTreeMap<u64, Node> = numbers
         .iter()
@@ -135,7 +138,9 @@ fn children(mut blocks: &[u8]) -> impl Iterator<Item = (Vec<u8>, u64)> {
 fn parse(number: u64, bytes: &[u8]) -> Node {
     let text = String::from_utf8_lossy(bytes);
     let after = |word: &str| {
-        let at = text.find(word).unwrap_or_else(|| panic!("{word} in {text}"));
+        let at = text
+            .find(word)
+            .unwrap_or_else(|| panic!("{word} in {text}"));
         text[at + word.len()..].trim_start()
     };
     let word = |name: &str| after(name).split_whitespace().next().unwrap();
@@ -162,7 +167,9 @@ fn parse(number: u64, bytes: &[u8]) -> Node {
         let (major, minor) = word("Device major/minor number:").split_once(':').unwrap();
         (major.parse().unwrap(), minor.parse().unwrap())
     });
-    let names = text.split_once("Extended attributes:\n").map_or("", |(_, rest)| rest);
+    let names = text
+        .split_once("Extended attributes:\n")
+        .map_or("", |(_, rest)| rest);
     let attributes = names
         .lines()
         .take_while(|line| line.starts_with("  "))

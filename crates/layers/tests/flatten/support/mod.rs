@@ -121,7 +121,10 @@ pub(crate) fn refuse_with(layers: &[Vec<u8>], options: &Options, words: &[&str])
         assert!(chain.contains(word), "no {word:?} in {chain:?}");
     }
     assert_eq!(error.code(), banger_model::Code::BuildFailed, "{chain}");
-    assert!(chain.contains("layer 0") || chain.contains("layer 1"), "{chain}");
+    assert!(
+        chain.contains("layer 0") || chain.contains("layer 1"),
+        "{chain}"
+    );
     assert!(error.hint_text().is_some(), "{chain}");
     assert!(!chain.contains('\n'), "{chain}");
 }

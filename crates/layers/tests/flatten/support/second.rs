@@ -71,7 +71,14 @@ fn write_layout(layout: &Path, layers: &[Vec<u8>]) {
                 layer => layer,
             };
             let gzip = plain.starts_with(&[0x1f, 0x8b]);
-            blob(plain, if gzip { "layer.v1.tar+gzip" } else { "layer.v1.tar" })
+            blob(
+                plain,
+                if gzip {
+                    "layer.v1.tar+gzip"
+                } else {
+                    "layer.v1.tar"
+                },
+            )
         })
         .collect();
     let manifest = json!({

@@ -83,11 +83,21 @@ impl Item {
         put(100, &number(u64::from(self.mode), 8));
         put(108, &number(self.uid, 8));
         put(116, &number(self.gid, 8));
-        put(124, &number(self.size.unwrap_or(self.data.len() as u64), 12));
+        put(
+            124,
+            &number(self.size.unwrap_or(self.data.len() as u64), 12),
+        );
         put(136, &number(self.mtime, 12));
         put(156, &[self.kind]);
         put(157, &self.link[..self.link.len().min(100)]);
-        put(257, if self.gnu { b"ustar  \0" } else { b"ustar\x0000" });
+        put(
+            257,
+            if self.gnu {
+                b"ustar  \0"
+            } else {
+                b"ustar\x0000"
+            },
+        );
         put(329, &number(u64::from(self.device.0), 8));
         put(337, &number(u64::from(self.device.1), 8));
         sum(&mut header);
