@@ -17,34 +17,32 @@
 mod ext4;
 mod limits;
 mod name;
+mod read;
 mod stream;
 mod tar;
 mod tools;
 mod tree;
 mod watch;
+mod write;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use banger_content::{Hasher, ensure_space};
 use banger_model::{ByteSize, Code, Digest, Error, IoContext, Result};
 
 pub use limits::Limits;
 pub use watch::Watch;
 
-use ext4::{Contents, Identity, Need, Shape, Volume};
-use limits::Budget;
+use read::read_tree;
 use stream::Source;
-use tar::Archive;
 use tools::Tools;
-use tree::{Finished, Tree, mode};
+use tree::mode;
+use write::{make_volume, write_contents};
 
 /// The most layers an image may have.
 const MAX_LAYERS: usize = 1024;
 /// The longest label of an ext4 file system, in bytes.
 const MAX_LABEL: usize = 16;
-/// How often a file system that turned out too small is made larger.
-const ATTEMPTS: usize = 8;
 
 /// One layer: a tar archive, as it is or compressed with gzip or zstd, whatever it is called.
 #[derive(Clone, Debug)]
@@ -193,207 +191,6 @@ impl Drop for Partial<'_> {
             tracing::warn!(path = %path.display(), %error, "an unfinished image stays behind");
         }
     }
-}
-
-/// What the first reading found.
-struct Read {
-    tree: Finished,
-    /// The number of the first entry of each layer, and of the one behind the last.
-    starts: Vec<u32>,
-    uuid: String,
-}
-
-fn read_tree(
-    layers: &[Layer],
-    sources: &[Source<'_>],
-    options: &Options,
-    watch: &Watch<'_>,
-) -> Result<Read> {
-    let budget = Budget::new(&options.limits);
-    let mut tree = Tree::new(&options.limits);
-    let mut identity = Hasher::new();
-    let mut starts = vec![0];
-    for ((layer, source), number) in layers.iter().zip(sources).zip(1_u16..) {
-        let digest = read_layer(layer, source, &mut tree, number, &budget, watch)
-            .map_err(|error| in_layer(layer, error))?;
-        identity.update(digest.as_str().as_bytes());
-        starts.push(budget.entries());
-    }
-    Ok(Read {
-        tree: tree.finish()?,
-        starts,
-        uuid: uuid(&identity.finish()),
-    })
-}
-
-fn read_layer(
-    layer: &Layer,
-    source: &Source<'_>,
-    tree: &mut Tree<'_>,
-    number: u16,
-    budget: &Budget<'_>,
-    watch: &Watch<'_>,
-) -> Result<Digest> {
-    let mut archive = Archive::new(source.stream(budget, watch, true)?);
-    while let Some(entry) = archive.next()? {
-        let ordinal = budget.entry()?;
-        tree.apply(&entry, number, ordinal)
-            .map_err(|error| tar::in_entry(&entry.path, error))?;
-    }
-    let has_end = archive.has_end();
-    let digest = archive
-        .into_stream()
-        .finish()?
-        .ok_or_else(|| Error::internal("a layer was not hashed"))?;
-    match &layer.diff_id {
-        Some(expected) if *expected != digest => Err(refuse(format!(
-            "its contents have the digest `{digest}`, not `{expected}`"
-        ))),
-        None if !has_end => Err(refuse("it ends in the middle")),
-        _ => Ok(digest),
-    }
-}
-
-/// Makes the empty file system and finds a place in it for everything in the tree. Returns how
-/// many blocks that takes as well.
-fn make_volume(
-    tree: &mut Finished,
-    disk: &Path,
-    uuid: &str,
-    options: &Options,
-    watch: &Watch<'_>,
-) -> Result<(Volume, u32)> {
-    let need = Need::of(tree);
-    let mut shape = Shape::of(&need);
-    let bytes =
-        ByteSize::bytes((need.blocks * ext4::BLOCK).saturating_add(options.keep_free.as_bytes()));
-    ensure_space(disk, bytes, "unpacking the image")?;
-    let identity = Identity {
-        label: &options.label,
-        uuid,
-    };
-    let tools = Tools {
-        search_path: options.search_path.as_deref(),
-    };
-    for _ in 0..ATTEMPTS {
-        let volume = Volume::format(disk, shape, &identity, &tools, watch)?;
-        let used = ext4::place(tree, &volume.space);
-        let free = u64::from(volume.space.total());
-        if let Ok(blocks) = u32::try_from(used)
-            && used <= free
-        {
-            return Ok((volume, blocks));
-        }
-        shape = shape.grown(used - free + 16);
-    }
-    Err(Error::internal(format!(
-        "no file system of {} blocks has room for {} blocks",
-        shape.blocks, need.blocks
-    )))
-}
-
-/// The second reading: the bytes of the files that are left.
-fn write_contents(
-    layers: &[Layer],
-    sources: &[Source<'_>],
-    starts: &[u32],
-    tree: &Finished,
-    volume: &Volume,
-    options: &Options,
-    watch: &Watch<'_>,
-) -> Result<()> {
-    let budget = Budget::new(&options.limits);
-    let mut contents = Contents::new(volume);
-    // In the order in which the layers have them.
-    let mut wanted = tree
-        .inodes
-        .iter()
-        .zip(0_u32..)
-        .filter(|(inode, _)| inode.kind() == mode::FILE && inode.size() > 0)
-        .map(|(inode, number)| (inode.entry, number))
-        .peekable();
-    let half = sources.iter().map(Source::size).sum::<u64>();
-    let mut before = half;
-    for ((layer, source), range) in layers.iter().zip(sources).zip(starts.windows(2)) {
-        let mut copy = || -> Result<()> {
-            if wanted.peek().is_none_or(|(entry, _)| *entry >= range[1]) {
-                return source.unchanged();
-            }
-            let mut archive = Archive::new(source.stream(&budget, watch, false)?);
-            let mut ordinal = range[0];
-            while let Some((_, number)) = wanted.next_if(|(entry, _)| *entry < range[1]) {
-                let entry = tree.inodes[number as usize].entry;
-                copy_file(
-                    &mut archive,
-                    &mut ordinal,
-                    entry,
-                    tree,
-                    number,
-                    &mut contents,
-                )?;
-            }
-            source.unchanged()
-        };
-        copy().map_err(|error| in_layer(layer, error))?;
-        before += source.size();
-        watch.reach(before);
-    }
-    contents.finish()
-}
-
-/// Copies the file of the entry `wanted`; the next entry of the archive is `ordinal`.
-fn copy_file(
-    archive: &mut Archive<'_>,
-    ordinal: &mut u32,
-    wanted: u32,
-    tree: &Finished,
-    number: u32,
-    contents: &mut Contents<'_>,
-) -> Result<()> {
-    let changed = || refuse("it changed while it was read");
-    let entry = loop {
-        let entry = archive.next()?.ok_or_else(changed)?;
-        *ordinal += 1;
-        if *ordinal > wanted {
-            break entry;
-        }
-    };
-    if entry.size != tree.inodes[number as usize].size() {
-        return Err(changed());
-    }
-    contents.begin(tree, number);
-    let whole = [tar::Segment {
-        offset: 0,
-        length: entry.size,
-    }];
-    for segment in entry.sparse.as_deref().unwrap_or(&whole) {
-        let (mut offset, end) = (segment.offset, segment.offset + segment.length);
-        while offset < end {
-            let bytes = archive.data()?;
-            let room = usize::try_from(end - offset).unwrap_or(usize::MAX);
-            let count = bytes.len().min(room);
-            if count == 0 {
-                return Err(changed());
-            }
-            contents.write(offset, &bytes[..count])?;
-            archive.consume(count);
-            offset += count as u64;
-        }
-    }
-    Ok(())
-}
-
-/// A UUID (version 8, made in a way of our own) from a digest.
-fn uuid(digest: &Digest) -> String {
-    let hex = digest.hex();
-    format!(
-        "{}-{}-8{}-8{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[13..16],
-        &hex[17..20],
-        &hex[20..32]
-    )
 }
 
 /// The error for something in a layer that will not do.

@@ -4,6 +4,7 @@
 
 mod corpus;
 mod hostile;
+mod layering;
 mod limits;
 mod sparse;
 mod support;

@@ -105,8 +105,11 @@ fn walk(file: &Path, path: Vec<u8>, root: bool, tree: &mut Tree) {
         0o010_000 => 'p',
         other => panic!("{other:o}"),
     };
-    // An ordinary user may be kept from what belongs to him.
-    if !root && matches!(kind, 'f' | 'd') && data.mode() & 0o700 != 0o700 {
+    // An ordinary user may be kept from what belongs to him. Directories stay open, so that they
+    // can be removed.
+    let needed = if kind == 'd' { 0o700 } else { 0o400 };
+    let closed = !root && matches!(kind, 'f' | 'd') && data.mode() & needed != needed;
+    if closed {
         std::fs::set_permissions(file, PermissionsExt::from_mode(0o700)).unwrap();
     }
     let mut attributes = attributes(file);
@@ -136,6 +139,9 @@ fn walk(file: &Path, path: Vec<u8>, root: bool, tree: &mut Tree) {
         inode: data.ino(),
         blocks: None,
     };
+    if !root {
+        node.attributes.retain(|name, _| name.starts_with("user."));
+    }
     match kind {
         'f' if node.size <= 16 << 20 => node.take_bytes(&std::fs::read(file).unwrap()),
         'l' => {
@@ -154,6 +160,10 @@ fn walk(file: &Path, path: Vec<u8>, root: bool, tree: &mut Tree) {
             }
         }
         _ => {}
+    }
+    if closed && kind == 'f' {
+        // It may have another name, under which it comes again.
+        std::fs::set_permissions(file, data.permissions()).unwrap();
     }
     tree.insert(path, node);
 }
@@ -194,5 +204,7 @@ fn owner(mut message: &[u8]) -> (u32, u32) {
             other => panic!("{other}"),
         }
     }
-    (uid, gid)
+    // All ones: as chown has it, no change from root.
+    let id = |id| if id == u32::MAX { 0 } else { id };
+    (id(uid), id(gid))
 }
