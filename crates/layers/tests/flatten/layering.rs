@@ -186,6 +186,25 @@ fn symbolic_links_on_the_way_stay_inside() {
             ],
         );
     }
+    // From further below, too.
+    check(
+        &[tar()
+            .dir("etc")
+            .symlink("a/b/absolute", "/etc")
+            .symlink("a/b/relative", "../../etc")
+            .file("a/b/absolute/x", "1")
+            .file("a/b/relative/y", "2")
+            .end()],
+        &[
+            "d 755 0:0 a",
+            "d 755 0:0 a/b",
+            "l 777 0:0 a/b/absolute -> /etc",
+            "l 777 0:0 a/b/relative -> ../../etc",
+            "d 755 0:0 etc",
+            "f 644 0:0 etc/x =1",
+            "f 644 0:0 etc/y =2",
+        ],
+    );
     // A link to nothing leads to a new directory.
     check(
         &[tar().symlink("link", "/a/b").file("link/f", "x").end()],
