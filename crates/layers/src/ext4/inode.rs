@@ -3,7 +3,7 @@
 use super::crc::crc32c;
 use super::place::{Ranges, extents_of, target_in_block};
 use super::volume::{INODE, Volume};
-use super::{BLOCK, BLOCK_SIZE, attributes, extents, number_on_disk, put16, put32};
+use super::{BLOCK, BLOCK_SIZE, attributes, extents, get16, number_on_disk, put16, put32};
 use crate::tree::{Finished, mode};
 
 const FLAG_EXTENTS: u32 = 0x8_0000;
@@ -100,11 +100,16 @@ pub(super) fn encode<E>(
     Ok(bytes)
 }
 
-/// Sets the checksum.
+/// Sets the checksum. Some of `mke2fs`'s inodes have no room for its upper half.
 pub(super) fn seal(bytes: &mut [u8; INODE], seed: u32) {
+    let whole = get16(bytes, 0x80) >= 4;
     put16(bytes, 0x7c, 0);
-    put16(bytes, 0x82, 0);
+    if whole {
+        put16(bytes, 0x82, 0);
+    }
     let sum = crc32c(seed, bytes);
     put16(bytes, 0x7c, sum as u16);
-    put16(bytes, 0x82, (sum >> 16) as u16);
+    if whole {
+        put16(bytes, 0x82, (sum >> 16) as u16);
+    }
 }

@@ -4,14 +4,15 @@ use banger_model::{Error, Result};
 
 use super::crc::crc32c;
 use super::volume::{DESCRIPTOR, GROUP_BLOCKS, INODE, Volume, has_superblock};
-use super::{BLOCK, BLOCK_SIZE, directory, inode, number_on_disk, put, put16, put32};
+use super::{BLOCK, BLOCK_SIZE, FIRST_INODE, directory, inode, number_on_disk, put, put16, put32};
 use crate::tree::Finished;
 use crate::watch::Watch;
 
 /// How many inodes are written at once.
 const BATCH: usize = 4096;
-/// The inode that keeps room for more group descriptors.
-const RESIZE_INODE: u32 = 7;
+/// The inodes that are not for files, but for the root.
+const RESERVED: std::ops::Range<u32> = 1..FIRST_INODE;
+const ROOT_INODE: u32 = 2;
 /// A group's bitmaps are on disk, and its table of inodes has no garbage.
 const FLAG_ZEROED: u16 = 4;
 
@@ -73,15 +74,25 @@ fn write_inodes(tree: &Finished, volume: &Volume, watch: &Watch<'_>) -> Result<(
     }
     volume.write_at(&batch, start)?;
 
-    // The one inode of `mke2fs` that stays has the time of its making.
-    let mut bytes = [0; INODE];
-    let offset = volume.inode_offset(RESIZE_INODE);
-    volume.read_at(&mut bytes, offset)?;
-    for at in [0x08, 0x0c, 0x10, 0x84, 0x88, 0x8c, 0x90, 0x94] {
-        put32(&mut bytes, at, 0);
+    forget_times(volume)
+}
+
+/// Takes the time of their making from the reserved inodes that `mke2fs` wrote.
+fn forget_times(volume: &Volume) -> Result<()> {
+    for number in RESERVED {
+        let mut bytes = [0; INODE];
+        let offset = volume.inode_offset(number);
+        volume.read_at(&mut bytes, offset)?;
+        if bytes == [0; INODE] || number == ROOT_INODE {
+            continue;
+        }
+        for at in [0x08, 0x0c, 0x10, 0x84, 0x88, 0x8c, 0x90, 0x94] {
+            put32(&mut bytes, at, 0);
+        }
+        inode::seal(&mut bytes, volume.inode_seed(number));
+        volume.write_at(&bytes, offset)?;
     }
-    inode::seal(&mut bytes, volume.inode_seed(RESIZE_INODE));
-    volume.write_at(&bytes, offset)
+    Ok(())
 }
 
 /// Bitmaps and group descriptors, and the sums of them in the superblock.

@@ -45,6 +45,16 @@ fn it_is_as_banger_s_other_images() {
         fact(&facts, "Block count").parse::<u64>().unwrap() * 4096,
         size
     );
+    let script: String = (1..=11)
+        .map(|number| format!("stat <{number}>\n"))
+        .collect();
+    let said = crate::support::image::debugfs(&attempt.disk, &script);
+    let said = String::from_utf8(said).unwrap();
+    let mut times = said.lines().filter(|line| line.contains("time: 0x"));
+    assert!(
+        times.all(|line| line.ends_with("1970") || line.ends_with("2001")),
+        "{said}"
+    );
     // Next to nothing is free, and little is the file system's own.
     assert!(fact(&facts, "Free blocks").parse::<u64>().unwrap() < 100);
     assert!(size < (3 << 20) + (512 << 10), "{size}");

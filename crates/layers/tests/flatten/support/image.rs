@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use super::digest;
 use super::tree::{Node, Tree};
 
-/// Runs one debugfs over a script.
-fn debugfs(disk: &Path, script: &str) -> Vec<u8> {
+/// What debugfs says when it runs a script.
+pub(crate) fn debugfs(disk: &Path, script: &str) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), script).unwrap();
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
