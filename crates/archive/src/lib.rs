@@ -30,5 +30,6 @@ mod work;
 pub use archive::{Archive, Bootstrap, mmdebstrap_version, name_full_disk};
 pub use namespace::remove_tree;
 pub use probe::probe;
+pub use programs::require;
 pub use script::Script;
 pub use work::{Work, run};

@@ -10,7 +10,7 @@ use banger_model::{Code, Error, Result};
 const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// The programs this crate and its callers start, each with the Debian package it is in.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("mmdebstrap", "mmdebstrap"),
     ("unshare", "util-linux"),
     ("newuidmap", "uidmap"),
@@ -18,6 +18,8 @@ const PACKAGES: [(&str, &str); 8] = [
     ("dpkg-deb", "dpkg"),
     ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("depmod", "kmod"),
     ("apt-get", "apt"),
 ];
 
@@ -42,6 +44,14 @@ pub(crate) fn search_path() -> OsString {
 /// `missing_program` with the package to install.
 pub(crate) fn find(program: &str) -> Result<PathBuf> {
     find_in(program, &search_path()).ok_or_else(|| missing(program))
+}
+
+/// Refuses work that would find these programs missing later.
+///
+/// # Errors
+/// `missing_program` with the package to install.
+pub fn require(programs: &[&str]) -> Result<()> {
+    programs.iter().try_for_each(|name| find(name).map(drop))
 }
 
 fn find_in(program: &str, path: &OsStr) -> Option<PathBuf> {

@@ -4,31 +4,28 @@
 //! `Documentation/arch/x86/boot.rst`); there is no scan for magic numbers, which finds the
 //! wrong ones. Behind every payload but gzip's the build puts four bytes with the length.
 
-use std::io::{self, Read};
+use std::io;
 
 use banger_model::{Code, Error, Result};
 
+use crate::compression::Compression;
+
 /// No kernel is larger, unpacked.
-const MAX_KERNEL: u64 = 512 << 20;
-/// The size of a block in the legacy LZ4 format, unpacked.
-const LZ4_BLOCK: usize = 8 << 20;
+pub(crate) const MAX_KERNEL: usize = 256 << 20;
 /// The first boot protocol with `payload_offset`.
 const MIN_PROTOCOL: u16 = 0x0208;
 
-const ELF_MAGIC: &[u8] = b"\x7fELF";
-const LZ4_MAGIC: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
+pub(crate) const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The ELF kernel in `image`, which is a bzImage or an ELF kernel already.
+///
+/// # Errors
+/// `build_failed`, saying what is wrong with it.
 pub(crate) fn unpack(image: &[u8]) -> Result<Vec<u8>> {
     if image.starts_with(ELF_MAGIC) {
         return Ok(image.to_vec());
     }
-    let payload = payload(image).ok_or_else(|| {
-        Error::new(
-            Code::BuildFailed,
-            "the file is neither a bzImage nor an ELF kernel",
-        )
-    })?;
+    let payload = payload(image)?;
     let kernel = decompress(payload).map_err(|error| {
         Error::new(Code::BuildFailed, "the bzImage cannot be unpacked").because(error)
     })?;
@@ -42,87 +39,53 @@ pub(crate) fn unpack(image: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Where the setup header says the compressed kernel is.
-fn payload(image: &[u8]) -> Option<&[u8]> {
+fn payload(image: &[u8]) -> Result<&[u8]> {
+    let fail = |why: &str| Error::new(Code::BuildFailed, why);
     let u32_at = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?));
-    if image.get(0x202..0x206)? != b"HdrS" {
-        return None;
+    if image.get(0x202..0x206) != Some(b"HdrS") {
+        return Err(fail("the file is neither a bzImage nor an ELF kernel"));
     }
-    let version = u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?);
-    if version < MIN_PROTOCOL {
-        return None;
-    }
-    // For reasons of history, 0 means 4; the boot sector itself is one more.
-    let setup_sectors = match *image.get(0x1f1)? {
-        0 => 4,
-        sectors => usize::from(sectors),
+    let header = || -> Option<(u16, usize, usize)> {
+        let version = u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?);
+        // For reasons of history, 0 means 4; the boot sector itself is one more.
+        let setup_sectors = match *image.get(0x1f1)? {
+            0 => 4,
+            sectors => usize::from(sectors),
+        };
+        let start = (setup_sectors + 1) * 512 + usize::try_from(u32_at(0x248)?).ok()?;
+        Some((version, start, usize::try_from(u32_at(0x24c)?).ok()?))
     };
-    let start = (setup_sectors + 1) * 512 + usize::try_from(u32_at(0x248)?).ok()?;
-    let length = usize::try_from(u32_at(0x24c)?).ok()?;
-    image.get(start..start.checked_add(length)?)
+    let (version, start, length) = header().ok_or_else(|| fail("the bzImage is cut off"))?;
+    if version < MIN_PROTOCOL {
+        return Err(fail("the bzImage is older than Linux 2.6.24"));
+    }
+    start
+        .checked_add(length)
+        .and_then(|end| image.get(start..end))
+        .ok_or_else(|| fail("the bzImage is cut off: its payload lies beyond its end"))
 }
 
 fn decompress(payload: &[u8]) -> io::Result<Vec<u8>> {
-    match payload {
-        [0x1f, 0x8b, ..] => read_all(flate2::read::GzDecoder::new(payload)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            // One stream: behind it comes the length, which is no second stream.
-            read_all(liblzma::read::XzDecoder::new(payload))
-        }
-        [0x5d, 0, 0, ..] => {
-            let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX)?;
-            read_all(liblzma::read::XzDecoder::new_stream(payload, stream))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            read_all(zstd::stream::read::Decoder::with_buffer(payload)?.single_frame())
-        }
-        _ if payload.starts_with(LZ4_MAGIC) => lz4_legacy(&payload[LZ4_MAGIC.len()..]),
-        _ if payload.starts_with(ELF_MAGIC) => Ok(payload.to_vec()),
-        _ => Err(io::Error::other("its compression is not known here")),
+    if payload.starts_with(ELF_MAGIC) {
+        return Ok(payload.to_vec());
     }
-}
-
-fn read_all(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut kernel = Vec::new();
-    from.take(MAX_KERNEL + 1).read_to_end(&mut kernel)?;
-    if kernel.len() as u64 > MAX_KERNEL {
-        return Err(io::Error::other("it is too large"));
-    }
-    Ok(kernel)
-}
-
-/// The legacy format is a length and a block, again and again, without an end mark.
-fn lz4_legacy(mut blocks: &[u8]) -> io::Result<Vec<u8>> {
-    let mut kernel = Vec::new();
-    let mut block = vec![0; LZ4_BLOCK];
-    // Four bytes alone are the length of the kernel.
-    while blocks.len() > 4 {
-        let (length, rest) = blocks.split_at(4);
-        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]);
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let compressed = rest
-            .get(..length)
-            .filter(|_| length > 0)
-            .ok_or_else(|| io::Error::other("a block is cut off"))?;
-        let written =
-            lz4_flex::block::decompress_into(compressed, &mut block).map_err(io::Error::other)?;
-        kernel.extend_from_slice(&block[..written]);
-        if kernel.len() as u64 > MAX_KERNEL {
-            return Err(io::Error::other("it is too large"));
-        }
-        blocks = &rest[length..];
-    }
-    if let Ok(length) = <[u8; 4]>::try_from(blocks)
-        && u64::from(u32::from_le_bytes(length)) != kernel.len() as u64
+    let compression = Compression::of(payload)
+        .ok_or_else(|| io::Error::other("its compression is not known here"))?;
+    let unpacked = compression.unpack(payload, MAX_KERNEL)?;
+    // The low 32 bits of the length, as far as it is there.
+    if let Ok(length) = <[u8; 4]>::try_from(unpacked.rest)
+        && u32::from_le_bytes(length) != unpacked.content.len() as u32
     {
         return Err(io::Error::other("it is cut off"));
     }
-    Ok(kernel)
+    Ok(unpacked.content)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use crate::compression::LZ4_BLOCK;
+    use crate::compression::tests::{lz4, packed};
 
     /// Something that looks like an ELF kernel and spans several LZ4 blocks.
     fn kernel() -> Vec<u8> {
@@ -153,44 +116,20 @@ mod tests {
         payload
     }
 
-    fn lz4(kernel: &[u8]) -> Vec<u8> {
-        let mut payload = LZ4_MAGIC.to_vec();
-        for block in kernel.chunks(LZ4_BLOCK) {
-            let compressed = lz4_flex::block::compress(block);
-            payload.extend_from_slice(&(compressed.len() as u32).to_le_bytes());
-            payload.extend_from_slice(&compressed);
-        }
-        payload
-    }
-
-    fn lzma(kernel: &[u8]) -> Vec<u8> {
-        let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
-        let stream = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
-        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-        encoder.write_all(kernel).unwrap();
-        encoder.finish().unwrap()
-    }
-
     #[test]
     fn every_compression_is_unpacked() {
         let kernel = kernel();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&kernel).unwrap();
-        let payloads = [
-            ("gzip", gzip.finish().unwrap()),
-            (
-                "xz",
-                with_length(liblzma::encode_all(kernel.as_slice(), 1).unwrap(), &kernel),
-            ),
-            ("lzma", with_length(lzma(&kernel), &kernel)),
-            (
-                "zstd",
-                with_length(zstd::encode_all(kernel.as_slice(), 1).unwrap(), &kernel),
-            ),
-            ("lz4", with_length(lz4(&kernel), &kernel)),
-            ("lz4 without a length", lz4(&kernel)),
+        let mut payloads = vec![
             ("none", kernel.clone()),
+            ("lz4 without a length", lz4(&kernel)),
         ];
+        for (name, payload) in packed(&kernel) {
+            let payload = match name {
+                "gzip" => payload,
+                _ => with_length(payload, &kernel),
+            };
+            payloads.push((name, payload));
+        }
         for (name, payload) in payloads {
             for setup_sectors in [0, 4, 27] {
                 let unpacked = unpack(&bzimage(&payload, setup_sectors)).unwrap();
@@ -226,5 +165,29 @@ mod tests {
             let error = unpack(&bad).expect_err(name);
             assert_eq!(error.code(), Code::BuildFailed, "{name}");
         }
+    }
+
+    #[test]
+    fn a_header_that_lies_or_ends_is_refused() {
+        let good = bzimage(&zstd::encode_all(&kernel()[..4096], 1).unwrap(), 4);
+        // Wherever it is cut before the end of the payload.
+        for length in (0..good.len() - 100).step_by(7) {
+            assert!(unpack(&good[..length]).is_err(), "{length}");
+        }
+        for value in [0, 1, 0x7fff_ffff, u32::MAX - 3, u32::MAX] {
+            for at in [0x248, 0x24c] {
+                let mut lie = good.clone();
+                lie[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+                let error = unpack(&lie).expect_err("a lie");
+                assert_eq!(error.code(), Code::BuildFailed, "{at:#x} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let bomb = zstd::encode_all(io::Read::take(io::repeat(0), MAX_KERNEL as u64 + 1), 1);
+        let error = unpack(&bzimage(&bomb.unwrap(), 4)).unwrap_err();
+        assert!(error.chain().contains("larger than 256 MiB"), "{error}");
     }
 }

@@ -98,10 +98,17 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_is_whole() {
-        let entry = find(&"debian-bookworm".parse().unwrap()).unwrap();
-        let Source::Package(source) = &entry.source;
-        assert_eq!(source.package, "linux-image-cloud-amd64");
-        assert_eq!(source.depends.as_deref(), Some("linux-image-6"));
+        for (name, suite) in [
+            ("debian-bookworm", "bookworm"),
+            ("debian-bookworm-backports", "bookworm-backports"),
+            ("debian-trixie", "trixie"),
+        ] {
+            let entry = find(&name.parse().unwrap()).unwrap();
+            let Source::Package(source) = &entry.source;
+            assert_eq!(source.suite, suite);
+            assert_eq!(source.package, "linux-image-cloud-amd64");
+            assert_eq!(source.depends.as_deref(), Some("linux-image-6"));
+        }
     }
 
     #[test]

@@ -14,6 +14,15 @@ const REGULAR: u32 = 0o100000;
 const CHARACTER: u32 = 0o020000;
 
 impl Cpio {
+    /// An archive behind others: the kernel reads one after the other.
+    pub(crate) fn after(mut archives: Vec<u8>) -> Cpio {
+        archives.resize(archives.len().next_multiple_of(4), 0);
+        Cpio {
+            bytes: archives,
+            entries: 0,
+        }
+    }
+
     /// A directory with mode 0755.
     pub(crate) fn directory(&mut self, path: &str) {
         self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);

@@ -110,6 +110,33 @@ fn split_note(bytes: &[u8]) -> Option<(Note<'_>, &[u8])> {
     Some((Note { name, kind }, rest))
 }
 
+/// Where the last segment of an ELF kernel ends, from the beginning of its file: what comes
+/// behind are section tables and what debuggers read, which can be ten times the kernel.
+pub(crate) fn end_of_segments(head: &[u8]) -> Option<u64> {
+    let elf = Elf::parse(head)?;
+    let table = usize::try_from(u64_at(elf.bytes, 32)?).ok()?;
+    let size = usize::from(u16_at(elf.bytes, 54)?);
+    let count = usize::from(u16_at(elf.bytes, 56)?);
+    if size < 56 {
+        return None;
+    }
+    let mut end = table.checked_add(count.checked_mul(size)?)? as u64;
+    for index in 0..count {
+        let start = table.checked_add(index * size)?;
+        let header = elf.bytes.get(start..start.checked_add(size)?)?;
+        end = end.max(u64_at(header, 8)?.checked_add(u64_at(header, 32)?)?);
+    }
+    Some(end)
+}
+
+/// Takes the section table out of the header of a kernel that was cut behind its segments.
+pub(crate) fn forget_sections(kernel: &mut [u8]) {
+    if let Some(header) = kernel.get_mut(..64) {
+        header[40..48].fill(0);
+        header[58..64].fill(0);
+    }
+}
+
 /// Refuses a guest agent that needs a loader or libraries: the initramfs has none.
 ///
 /// # Errors
@@ -177,6 +204,13 @@ pub(crate) mod tests {
         elf(ET_DYN, 1, b"code")
     }
 
+    /// A kernel with a PVH entry and this content.
+    pub(crate) fn kernel_with(content: &[u8]) -> Vec<u8> {
+        let mut notes = note(b"Xen\0", PHYS32_ENTRY, &[0; 8]);
+        notes.extend_from_slice(content);
+        elf(ET_EXEC, PT_NOTE, &notes)
+    }
+
     fn note(name: &[u8], kind: u32, content: &[u8]) -> Vec<u8> {
         let mut note = Vec::new();
         note.extend_from_slice(&(name.len() as u32).to_le_bytes());
@@ -214,6 +248,23 @@ pub(crate) mod tests {
             drop(check_pvh(&bent));
             drop(check_static(Path::new("/agent"), &bent));
         }
+    }
+
+    #[test]
+    fn a_kernel_needs_nothing_behind_its_segments() {
+        let notes = note(b"Xen\0", PHYS32_ENTRY, &[0; 8]);
+        let mut file = elf(ET_EXEC, PT_NOTE, &notes);
+        let whole = file.len();
+        file.extend_from_slice(&[7; 5000]);
+        assert_eq!(end_of_segments(&file), Some(whole as u64));
+        file.truncate(whole);
+        forget_sections(&mut file);
+        assert!(check_pvh(&file).is_ok());
+        for length in 0..120 {
+            assert_eq!(end_of_segments(&file[..length]), None, "{length}");
+        }
+        file[72..80].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(end_of_segments(&file), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The initramfs: the guest agent as init, and the modules it loads.
+//! The initramfs: the guest agent as init, and the modules it loads, behind the kernel's own
+//! initrd where it has one.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,7 +18,7 @@ use crate::kernels::Kernel;
 use crate::modules::Modules;
 
 /// Part of the key: raise it when the same kernel and agent would make other bytes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How many are kept by a sweep; each is a few MiB.
 const KEPT: usize = 8;
 
@@ -95,7 +96,11 @@ pub(crate) fn make(
     let digest = hasher.finish();
     let path = path_for(store, kernel, &digest);
     if !touch(&path) {
-        let bytes = build(&program, &Modules::open(&kernel.modules)?)?;
+        let before = match &kernel.initrd {
+            Some(path) => fs::read(path).at("read", path)?,
+            None => Vec::new(),
+        };
+        let bytes = build(before, &program, &Modules::open(&kernel.modules)?)?;
         if let Some(dir) = path.parent() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -168,8 +173,18 @@ fn touch(path: &Path) -> bool {
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
-/// The bytes of the initramfs.
-fn build(agent: &[u8], modules: &Modules) -> Result<Vec<u8>> {
+/// Every module that the initramfs of a kernel with these modules holds, in load order.
+///
+/// # Errors
+/// `build_failed`, naming a module that is missing.
+pub(crate) fn modules_for(modules: &Modules) -> Result<Vec<String>> {
+    let all: Vec<&str> = BOOT.into_iter().chain(NET).collect();
+    modules.in_load_order(&all)
+}
+
+/// The bytes of the initramfs. `before` is whole archives; where both have a file, ours, which
+/// comes last, is the one that counts.
+fn build(before: Vec<u8>, agent: &[u8], modules: &Modules) -> Result<Vec<u8>> {
     let boot = modules.in_load_order(&BOOT)?;
     let early: HashSet<&String> = boot.iter().collect();
     let net: Vec<String> = modules
@@ -178,31 +193,31 @@ fn build(agent: &[u8], modules: &Modules) -> Result<Vec<u8>> {
         .filter(|name| !early.contains(name))
         .collect();
 
-    let mut cpio = Cpio::default();
+    let mut cpio = Cpio::after(before);
+    // Not below `lib`, which in an initrd may be a link that ours would replace.
     for dir in [
         "dev",
         "proc",
         "sys",
         "run",
         "mnt",
-        "lib",
-        "lib/banger",
-        "lib/banger/modules",
+        "banger",
+        "banger/modules",
     ] {
         cpio.directory(dir);
     }
     cpio.character_device("dev/console", 0o600, (5, 1));
     cpio.file("init", 0o755, agent);
     for name in boot.iter().chain(&net) {
-        let path = format!("lib/banger/modules/{name}.ko");
+        let path = format!("banger/modules/{name}.ko");
         cpio.file(&path, 0o644, &modules.content(name)?);
     }
     for (list, names) in [("boot", &boot), ("net", &net)] {
         let lines: String = names.iter().map(|name| format!("{name}.ko\n")).collect();
-        cpio.file(&format!("lib/banger/{list}.list"), 0o644, lines.as_bytes());
+        cpio.file(&format!("banger/{list}.list"), 0o644, lines.as_bytes());
     }
     Ok(cpio.finish())
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

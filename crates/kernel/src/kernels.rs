@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{self, CatalogEntry, Source};
+use crate::import::{self, Import};
 use crate::initramfs::{self, AgentDigests};
 use crate::pull;
 
@@ -21,17 +22,65 @@ pub(crate) const CONFIG: &str = "config";
 /// Where its modules are; one directory named by the release is below.
 pub(crate) const MODULES: &str = "lib/modules";
 
+/// The drive with its modules.
+pub(crate) const DRIVE: &str = "modules.ext4";
+/// Its own initial RAM disk, plain.
+pub(crate) const INITRD: &str = "initrd.cpio";
+
+/// Where a kernel's configuration is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigSource {
+    /// The package that the kernel was in.
+    Package,
+    /// The kernel itself, which was built with `CONFIG_IKCONFIG`.
+    Kernel,
+    /// A file that was named at its import.
+    File,
+    /// The directory of its modules.
+    Modules,
+}
+
+impl ConfigSource {
+    /// One stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConfigSource::Package => "package",
+            ConfigSource::Kernel => "kernel",
+            ConfigSource::File => "file",
+            ConfigSource::Modules => "modules",
+        }
+    }
+
+    /// For a sentence.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            ConfigSource::Package => "its package",
+            ConfigSource::Kernel => "the kernel itself",
+            ConfigSource::File => "the given file",
+            ConfigSource::Modules => "its modules directory",
+        }
+    }
+}
+
 /// A published kernel.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// The name it was found by; its original name when it was found by digest.
     pub name: KernelName,
-    /// Its identity: the digest of the package it was unpacked from.
+    /// Its identity: the digest of the package it was unpacked from, or of all its files.
     pub digest: Digest,
     /// The uncompressed ELF file, with a PVH entry.
     pub vmlinux: PathBuf,
-    /// The tree of its modules: what the guest calls `/lib/modules/<release>`.
+    /// The modules that the initramfs is made of, and their index.
     pub modules: PathBuf,
+    /// The ext4 with all its modules, for the guest's `/lib/modules/<release>`; absent when it
+    /// has none, or was pulled before there were such drives.
+    pub modules_drive: Option<PathBuf>,
+    /// Its own initial RAM disk: cpio archives, uncompressed.
+    pub initrd: Option<PathBuf>,
+    /// Where its configuration is from, when that is known.
+    pub config_source: Option<ConfigSource>,
     /// Its release, as `uname -r` prints it.
     pub release: String,
     /// The space it takes on disk.
@@ -50,6 +99,12 @@ pub(crate) struct Manifest {
     pub(crate) release: String,
     pub(crate) source: String,
     pub(crate) created_at: String,
+    #[serde(default)]
+    pub(crate) modules_drive: bool,
+    #[serde(default)]
+    pub(crate) initrd: bool,
+    #[serde(default)]
+    pub(crate) config_source: Option<ConfigSource>,
 }
 
 impl Manifest {
@@ -133,6 +188,7 @@ impl Kernels {
         cancel: &CancellationToken,
     ) -> Result<Kernel> {
         let entry = catalog::find(name)?;
+        tracing::info!(%name, "pulling kernel");
         let kernels = self.clone();
         banger_archive::run("kernel pull", progress, cancel, move |work| {
             match &entry.source {
@@ -150,6 +206,52 @@ impl Kernels {
             let error = banger_archive::name_full_disk(error, self.store.dir());
             wrap(&format!("cannot pull the kernel `{name}`"), error)
         })
+    }
+
+    /// Publishes somebody's own kernel.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a name of the catalog; `already_exists` when there is a kernel of
+    /// that name; `not_found` when the modules are not those of the kernel; `build_failed`,
+    /// naming what the kernel lacks or what is wrong with a file; `no_space`,
+    /// `missing_program`, `io`; `cancelled` when `cancel` fired. Nothing is left behind.
+    pub async fn import(
+        &self,
+        request: &Import,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Kernel> {
+        let name = &request.name;
+        if catalog::catalog()?.iter().any(|entry| entry.name == *name) {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("`{name}` is the name of a kernel in the catalog"),
+            )
+            .hint("choose another name"));
+        }
+        if self.store.get::<Manifest>(name.as_str())?.is_some() {
+            return Err(Error::new(
+                Code::AlreadyExists,
+                format!("there is a kernel `{name}` already"),
+            )
+            .hint(format!(
+                "choose another name, or `banger kernel delete {name}` first"
+            )));
+        }
+        let (kernels, request) = (self.clone(), request.clone());
+        banger_archive::run("kernel import", progress, cancel, move |work| {
+            import::import(&kernels.store, work, &request).and_then(kernel)
+        })
+        .await
+        .map_err(|error| banger_archive::name_full_disk(error, self.store.dir()))
+    }
+
+    /// Takes the name from a kernel; its files stay until a sweep. Says whether there was one.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn unlink(&self, name: &KernelName) -> Result<bool> {
+        self.store.unlink(name.as_str())
     }
 
     /// The initramfs with `agent` as its init and the modules of `kernel` that it needs.
@@ -191,6 +293,9 @@ fn kernel(entry: Entry<Manifest>) -> Result<Kernel> {
         release,
         source,
         created_at,
+        modules_drive,
+        initrd,
+        config_source,
         ..
     } = entry.manifest;
     Ok(Kernel {
@@ -201,6 +306,9 @@ fn kernel(entry: Entry<Manifest>) -> Result<Kernel> {
         digest: entry.digest,
         vmlinux: entry.path.join(VMLINUX),
         modules: entry.path.join(MODULES).join(&release),
+        modules_drive: modules_drive.then(|| entry.path.join(DRIVE)),
+        initrd: initrd.then(|| entry.path.join(INITRD)),
+        config_source,
         release,
         disk_usage,
         source,

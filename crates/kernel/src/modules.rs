@@ -1,8 +1,8 @@
 //! Kernel modules: which need which, in what order they load, and their plain content.
 //!
-//! Debian's package has no `modules.dep`; depmod makes it after installation. It is made here
-//! from what each module says about itself (`depends=` and `softdep=` in its `.modinfo`), so
-//! that no kmod is needed and a foreign kernel needs no root.
+//! Debian's package has no `modules.dep`; depmod makes it after installation. What the
+//! initramfs needs to know is made here, from what each module says about itself (`depends=`
+//! and `softdep=` in its `.modinfo`); the guest gets what depmod makes, see [`crate::drive`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -103,6 +103,79 @@ impl Modules {
         );
     }
 
+    /// Whether there is a module of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.paths.contains_key(name)
+    }
+
+    /// Whether this module is built into the kernel.
+    pub(crate) fn is_built_in(&self, name: &str) -> bool {
+        self.built_in.contains(name)
+    }
+
+    /// Refuses modules that were built for another kernel, which would not load.
+    ///
+    /// # Errors
+    /// `build_failed`, naming the module; `io`.
+    pub(crate) fn check_release(&self, names: &[String], release: &str) -> Result<()> {
+        for name in names {
+            let about = about(&self.content(name)?);
+            if let Some(other) = about.built_for
+                && other != release
+            {
+                return Err(Error::new(
+                    Code::BuildFailed,
+                    format!(
+                        "the module `{name}` was built for the kernel {}, not for {release}",
+                        other.escape_debug()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes modules that are known to be built in, though no list says so.
+    pub(crate) fn know_built_in(&mut self, names: &HashSet<&str>) {
+        self.built_in
+            .extend(names.iter().map(|name| (*name).to_owned()));
+    }
+
+    /// Removes every module but these from the disk and from the index: what stays is what the
+    /// initramfs is made of.
+    ///
+    /// # Errors
+    /// `io`.
+    pub(crate) fn keep_only(self, names: &[String]) -> Result<()> {
+        let keep: HashSet<&PathBuf> = names
+            .iter()
+            .filter_map(|name| self.paths.get(name))
+            .collect();
+        for path in module_files(&self.root)? {
+            if !keep.contains(&path) {
+                let path = self.root.join(path);
+                fs::remove_file(&path).at("remove", &path)?;
+            }
+        }
+        // What depmod made is on the drive, and describes modules that are gone from here.
+        for entry in fs::read_dir(&self.root).at("list", &self.root)? {
+            let path = entry.at("list", &self.root)?.path();
+            if path.is_dir() {
+                remove_empty(&path)?;
+            } else {
+                fs::remove_file(&path).at("remove", &path)?;
+            }
+        }
+        let mut lines: Vec<String> = self
+            .built_in
+            .iter()
+            .map(|name| format!("{name}.ko\n"))
+            .collect();
+        lines.sort();
+        write_atomically(&self.root.join(BUILT_IN), lines.concat().as_bytes())?;
+        index(&self.root)
+    }
+
     /// The modules to load for `wanted`, dependencies first, each once. What is built into the
     /// kernel does not appear.
     ///
@@ -155,6 +228,20 @@ impl Modules {
     }
 }
 
+/// Removes the directories below `dir` that hold nothing, and `dir` itself when nothing is left.
+fn remove_empty(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        if entry.file_type().at("look at", &entry.path())?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other.at("remove", dir),
+    }
+}
+
 /// Every module below `root`, as sorted paths relative to it.
 fn module_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -178,7 +265,7 @@ fn module_files(root: &Path) -> Result<Vec<PathBuf>> {
 
 const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 
-fn is_module(path: &Path) -> bool {
+pub(crate) fn is_module(path: &Path) -> bool {
     path.to_str()
         .is_some_and(|path| SUFFIXES.iter().any(|suffix| path.ends_with(suffix)))
 }
@@ -218,6 +305,8 @@ fn plain(path: &Path) -> Result<Vec<u8>> {
 /// What a module says about itself.
 #[derive(Debug, Default, PartialEq)]
 struct About {
+    /// The release of the kernel it was built for.
+    built_for: Option<String>,
     depends: Vec<String>,
     soft: Vec<String>,
 }
@@ -238,6 +327,8 @@ fn about(module: &[u8]) -> About {
             );
         } else if let Some(list) = field.strip_prefix("softdep=") {
             about.soft.extend(soft_before(list));
+        } else if let Some(magic) = field.strip_prefix("vermagic=") {
+            about.built_for = magic.split(' ').next().map(str::to_owned);
         }
     }
     about

@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 
 use banger_archive::{Archive, Work};
 use banger_content::{ContentStore, Entry, Hasher, digest_file, ensure_space};
 use banger_model::{Code, Digest, Error, IoContext, Progress, Result};
 
+use crate::assemble::{Parts, assemble};
 use crate::catalog::{CatalogEntry, PackageSource};
-use crate::kernels::{CONFIG, MODULES, Manifest, VMLINUX};
-use crate::{bzimage, deb, elf, kconfig, modules};
+use crate::kernels::{ConfigSource, Manifest};
+use crate::{bzimage, deb, drive};
 
 /// Part of a kernel's identity: raise it when the same package would be unpacked differently.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Downloads the package of `entry`, unpacks, checks and publishes it.
 pub(crate) fn package(
@@ -23,6 +23,7 @@ pub(crate) fn package(
     entry: &CatalogEntry,
     source: &PackageSource,
 ) -> Result<Entry<Manifest>> {
+    drive::check_programs()?;
     ensure_space(
         store.dir(),
         source.needs,
@@ -50,49 +51,41 @@ pub(crate) fn package(
         .into_owned();
 
     work.stage("extract", &format!("unpacking {file_name}"));
-    let release = unpack(work, &package, stage.path())?;
+    let contents = deb::unpack(&package, stage.path(), &mut |done| {
+        work.fraction(done);
+        work.check()
+    })?;
+    let release = contents.release;
+    let vmlinux = bzimage::unpack(&contents.vmlinuz).map_err(|error| {
+        Error::new(
+            Code::BuildFailed,
+            format!("the kernel {release} cannot be used"),
+        )
+        .because(error)
+    })?;
+    let parts = Parts {
+        release,
+        vmlinux,
+        config: Some((contents.config, ConfigSource::Package)),
+        initrd: None,
+        has_modules: true,
+    };
+    assemble(work, stage.path(), &scratch, &parts)?;
     banger_archive::remove_tree(&scratch)?;
 
     let manifest = Manifest {
         format: Manifest::FORMAT,
         name: entry.name.clone(),
-        release,
+        release: parts.release,
         source: format!("{file_name} from {} {}", source.distribution, source.suite),
         created_at: now(),
+        modules_drive: true,
+        initrd: false,
+        config_source: Some(ConfigSource::Package),
     };
     work.check()?;
     work.stage("publish", "publishing the kernel");
     store.publish(stage, &digest, entry.name.as_str(), &manifest)
-}
-
-/// Unpacks `package` into `target` and returns the kernel's release.
-fn unpack(work: &Work, package: &Path, target: &Path) -> Result<String> {
-    let contents = deb::unpack(package, target, &mut |done| {
-        work.fraction(done);
-        work.check()
-    })?;
-    work.stage("verify", "checking the kernel");
-    let broken = |error: Error| {
-        let outer = Error::new(
-            Code::BuildFailed,
-            format!("the kernel {} cannot be used", contents.release),
-        );
-        let outer = match error.hint_text() {
-            Some(hint) => outer.hint(hint),
-            None => outer,
-        };
-        outer.because(error)
-    };
-    kconfig::check(&contents.config).map_err(broken)?;
-    let vmlinux = bzimage::unpack(&contents.vmlinuz).map_err(broken)?;
-    elf::check_pvh(&vmlinux).map_err(broken)?;
-    let path = target.join(VMLINUX);
-    fs::write(&path, &vmlinux).at("write", &path)?;
-    let path = target.join(CONFIG);
-    fs::write(&path, &contents.config).at("write", &path)?;
-    work.check()?;
-    modules::index(&target.join(MODULES).join(&contents.release))?;
-    Ok(contents.release)
 }
 
 /// The identity of what is unpacked from a package.
@@ -103,7 +96,7 @@ fn identity(package: &Digest) -> Digest {
 }
 
 /// The time now, to the second, in RFC 3339.
-fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now()
         .round(jiff::Unit::Second)
         .unwrap_or_else(|_| jiff::Timestamp::now())

@@ -90,7 +90,7 @@ fn write_frame(host: &mut File, json: &[u8]) -> io::Result<()> {
 }
 
 fn load_modules() -> io::Result<()> {
-    let dir = Path::new("/lib/banger");
+    let dir = Path::new("/banger");
     for name in fs::read_to_string(dir.join("boot.list"))?.lines() {
         let file = File::open(dir.join("modules").join(name))?;
         let none = CString::default();

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use crate::failure::{Failure, Result, Step};
 
 /// Where the initramfs keeps modules and the lists that order them.
-const LIBRARY: &str = "/lib/banger";
+const LIBRARY: &str = "/banger";
 /// The word that asks whether this machine's virtualisation works at all.
 const PROBE: &str = "banger.probe";
 
