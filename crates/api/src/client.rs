@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CreateVm, DaemonInfo, DeleteOptions, Image, Kernel, KillSignal, KillVm, Operation,
-    OperationState, Pull, SetVm, Stage, Vm, VmStats, Workspace,
+    CatalogKernel, CreateVm, DaemonInfo, DeleteOptions, Image, ImportKernel, Kernel, KillSignal,
+    KillVm, Operation, OperationState, Pull, SetVm, Stage, Vm, VmStats, Workspace,
 };
 use connection::Connection;
 pub use events::{Events, Lease};
@@ -202,6 +202,45 @@ impl Client {
         self.post("/v1/kernels", Some(&Pull { name })).await
     }
 
+    /// `GET /v1/kernels/{name}`
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn kernel(&self, name: &str) -> Result<Kernel> {
+        self.get(&kernel_path(name)?).await
+    }
+
+    /// `PUT /v1/kernels/{name}`: imports a kernel of one's own.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a name or paths that cannot be; `conflict` while another import
+    /// makes it. What is wrong with the files shows in the operation.
+    pub async fn import_kernel(&self, name: &str, request: &ImportKernel) -> Result<Operation> {
+        self.send(Method::PUT, &kernel_path(name)?, Some(request))
+            .await?
+            .json()
+            .await
+    }
+
+    /// `DELETE /v1/kernels/{name}`
+    ///
+    /// # Errors
+    /// `not_found`; `conflict`, from the operation too, when a VM or an image uses it.
+    pub async fn delete_kernel(&self, name: &str) -> Result<Operation> {
+        self.send::<()>(Method::DELETE, &kernel_path(name)?, None)
+            .await?
+            .json()
+            .await
+    }
+
+    /// `GET /v1/catalog/kernels`: what can be pulled by name.
+    ///
+    /// # Errors
+    /// Those of the daemon.
+    pub async fn kernel_catalog(&self) -> Result<Vec<CatalogKernel>> {
+        self.get("/v1/catalog/kernels").await
+    }
+
     /// `GET /v1/operations/{id}`
     ///
     /// # Errors
@@ -351,6 +390,16 @@ fn vm_path(reference: &str, rest: &str) -> Result<String> {
         );
     }
     Ok(format!("/v1/vms/{}{rest}", encode(reference)))
+}
+
+fn kernel_path(name: &str) -> Result<String> {
+    if name.is_empty() {
+        return Err(
+            Error::new(Code::InvalidArgument, "the name of the kernel is empty")
+                .hint("`banger kernel list` shows the kernels there are"),
+        );
+    }
+    Ok(format!("/v1/kernels/{}", encode(name)))
 }
 
 fn operation_path(id: &str, rest: &str) -> Result<String> {

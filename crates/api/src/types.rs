@@ -349,6 +349,44 @@ pub struct Kernel {
     pub created_at: String,
     /// How many VMs use it.
     pub used_by: u32,
+    /// Whether guests find its modules in `/lib/modules`.
+    pub modules: bool,
+    /// Whether it brings an initial RAM disk of its own.
+    pub initrd: bool,
+    /// Where its configuration is from: `package`, `kernel` (it was built in), `file` (named at
+    /// its import) or `modules` (their directory); absent when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "package")]
+    pub config: Option<String>,
+}
+
+/// A kernel that can be pulled by name.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CatalogKernel {
+    /// Name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Whether it is here already.
+    pub pulled: bool,
+}
+
+/// A kernel of one's own. All paths are absolute, on the daemon's host.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportKernel {
+    /// An uncompressed ELF `vmlinux` or a bzImage.
+    pub kernel: String,
+    /// A directory that is, or holds, `lib/modules/<release>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<String>,
+    /// An initial RAM disk that is unpacked before banger's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    /// The kernel's configuration, as text or compressed with gzip; when absent it is looked for
+    /// in the kernel and with the modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 /// What an operation does.
@@ -373,6 +411,10 @@ pub enum OperationKind {
     PullImage,
     /// Pulls a kernel.
     PullKernel,
+    /// Imports a kernel.
+    ImportKernel,
+    /// Deletes a kernel.
+    DeleteKernel,
 }
 
 /// Where an operation is.

@@ -17,6 +17,7 @@
 mod cli;
 mod completion;
 mod config;
+mod confirm;
 mod connect;
 mod daemon;
 mod doctor;

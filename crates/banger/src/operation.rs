@@ -138,13 +138,16 @@ pub(crate) async fn follow_to_exit(
     }
 }
 
-/// Does the same to several machines at once. All are attempted; what went well is printed as
+/// What is being done to what, such as `("deleting", "machines")`.
+pub(crate) type Doing<'a> = (&'a str, &'a str);
+
+/// Does the same to several things at once. All are attempted; what went well is printed as
 /// data, a name a line, what did not as errors.
 pub(crate) async fn for_each(
     ui: &Ui,
     client: &Client,
     mut names: Vec<String>,
-    doing: &str,
+    doing: Doing<'_>,
     on_signal: OnSignal,
     begin: impl AsyncFn(&Client, &str) -> Result<Operation>,
 ) -> Result<Exit> {
@@ -160,7 +163,7 @@ pub(crate) async fn for_each(
     }
 }
 
-/// What became of each machine, and the signal that came meanwhile.
+/// What became of each, and the signal that came meanwhile.
 type Outcomes = (Vec<Result<Operation>>, Option<Signal>);
 
 /// Begins the operations, side by side, and waits for all. The results are in the order of the
@@ -169,7 +172,7 @@ pub(crate) async fn run_all(
     ui: &Ui,
     client: &Client,
     mut names: Vec<String>,
-    doing: &str,
+    doing: Doing<'_>,
     on_signal: OnSignal,
     begin: impl AsyncFn(&Client, &str) -> Result<Operation>,
 ) -> Result<Result<Outcomes, Exit>> {
@@ -179,7 +182,7 @@ pub(crate) async fn run_all(
     if names.len() > 1 {
         progress
             .borrow_mut()
-            .say(&format!("{doing} {} machines", names.len()));
+            .say(&format!("{} {} {}", doing.0, names.len(), doing.1));
     }
     let begun = RefCell::new(Vec::new());
     let alone = names.len() == 1;
@@ -290,6 +293,8 @@ fn in_progress(operation: &Operation) -> String {
         OperationKind::DeleteVm => "deleting",
         OperationKind::PullImage => "pulling image",
         OperationKind::PullKernel => "pulling kernel",
+        OperationKind::ImportKernel => "importing kernel",
+        OperationKind::DeleteKernel => "deleting kernel",
     };
     format!("{what} `{}`", operation.subject)
 }

@@ -1,5 +1,6 @@
 //! What every part of the daemon needs, made once at the start.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use banger_config::{Config, Host, Paths, Resolved};
 use banger_image::{Image, Images};
 use banger_kernel::{Kernel, Kernels};
-use banger_model::{Error, IoContext, Result};
+use banger_model::{Error, IoContext, KernelName, Result};
 use banger_store::Store;
 use banger_vmm::Search;
 use tokio::sync::Semaphore;
@@ -44,6 +45,9 @@ pub(crate) struct Context {
     pub(crate) kernels: Kernels,
     /// Kernels being pulled.
     pub(crate) kernel_pulls: Flights<Kernel>,
+    /// Names under which kernels are being imported.
+    pub(crate) importing: Mutex<HashSet<KernelName>>,
+    kernel_gate: Mutex<()>,
     /// Empty file systems.
     pub(crate) templates: Templates,
     /// The user's ssh client key.
@@ -85,6 +89,8 @@ impl Context {
             image_pulls: Flights::default(),
             kernels: Kernels::open(&layout.kernels())?.with_mirror(mirror)?,
             kernel_pulls: Flights::default(),
+            importing: Mutex::default(),
+            kernel_gate: Mutex::new(()),
             templates: Templates::new(layout.templates(), tools),
             client_key: keys::load_or_make(&layout.client_key(), "banger")?,
             agent: layout::agent(&exe_dir),
@@ -101,6 +107,13 @@ impl Context {
     /// How long a guest may take to come up.
     pub(crate) fn boot_timeout(&self) -> Duration {
         Duration::from_secs(self.defaults.boot_timeout.value.into())
+    }
+
+    /// Held while a kernel is looked up for a VM, and while one is deleted.
+    pub(crate) fn kernel_gate(&self) -> MutexGuard<'_, ()> {
+        self.kernel_gate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held while somebody proves that KVM works.

@@ -93,7 +93,8 @@ impl Operations {
             OperationKind::StopVm
             | OperationKind::KillVm
             | OperationKind::SetVm
-            | OperationKind::DeleteVm => Err(Error::new(
+            | OperationKind::DeleteVm
+            | OperationKind::DeleteKernel => Err(Error::new(
                 Code::Conflict,
                 format!(
                     "an operation `{}` cannot be cancelled",
@@ -105,7 +106,8 @@ impl Operations {
             | OperationKind::StartVm
             | OperationKind::RestartVm
             | OperationKind::PullImage
-            | OperationKind::PullKernel => {
+            | OperationKind::PullKernel
+            | OperationKind::ImportKernel => {
                 tracing::info!(op = %operation.id, "cancellation is asked for");
                 entry.cancel.cancel();
                 Ok(operation)
@@ -150,6 +152,8 @@ pub(crate) fn word(kind: OperationKind) -> &'static str {
         OperationKind::DeleteVm => "delete-vm",
         OperationKind::PullImage => "pull-image",
         OperationKind::PullKernel => "pull-kernel",
+        OperationKind::ImportKernel => "import-kernel",
+        OperationKind::DeleteKernel => "delete-kernel",
     }
 }
 
@@ -394,6 +398,8 @@ mod tests {
             (OperationKind::StartVm, true),
             (OperationKind::PullImage, true),
             (OperationKind::PullKernel, true),
+            (OperationKind::ImportKernel, true),
+            (OperationKind::DeleteKernel, false),
             (OperationKind::RestartVm, true),
             (OperationKind::StopVm, false),
             (OperationKind::KillVm, false),

@@ -27,6 +27,10 @@ pub struct BootConfig {
     /// The block device of the work disk, an ext4 mounted on `/root`.
     #[serde(default)]
     pub work_disk: Option<String>,
+    /// The block device with the modules of the VM's kernel, an ext4 for
+    /// `/lib/modules/<release>`; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<String>,
     /// The network interface to configure; absent when the VM has none.
     #[serde(default)]
     pub network: Option<Network>,

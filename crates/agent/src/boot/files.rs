@@ -55,6 +55,16 @@ impl Directory {
         Ok(Directory(directory))
     }
 
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> io::Result<bool> {
+        for entry in rustix::fs::Dir::read_from(&self.0)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The content of a regular file; `None` when there is none or it is something else.
     pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -19,11 +19,13 @@ mod grow;
 mod handover;
 mod identity;
 mod kernel;
+mod modules;
 mod network;
 mod pid1;
 mod root;
 mod work_disk;
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -69,17 +71,20 @@ fn boot(host: &mut Option<Socket>) -> Result<Never> {
         kernel::load_modules("net.list")?;
     }
 
-    let work_disk = become_the_vm(&config)?;
+    let (work_disk, modules) = become_the_vm(&config)?;
     work_disk::attach(work_disk)?;
+    modules::attach(modules)?;
     identity::write(&config)?;
     network::configure(config.network.as_ref())?;
     handover::hand_over(&config, listener, host)
 }
 
-/// Mounts the disks and makes the VM's root the root of this process.
-fn become_the_vm(config: &BootConfig) -> Result<Option<std::os::fd::OwnedFd>> {
+/// Mounts the disks and makes the VM's root the root of this process. Returns the mounts that
+/// have not found their places yet: the work disk and the kernel's modules.
+fn become_the_vm(config: &BootConfig) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     let disks = root::mount_disks(config)?;
-    root::switch(disks)
+    let modules = modules::mount(config.modules.as_deref())?;
+    Ok((root::switch(disks)?, modules))
 }
 
 /// Tells the host, as far as it still listens.

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use banger_guest_api::{BootConfig, RootDisk};
@@ -58,10 +59,7 @@ pub(super) fn mount_disks(config: &BootConfig) -> Result<Disks> {
         Some(device) => {
             mount_ext4(device, WORK, MountFlags::NOATIME | MountFlags::NODEV)
                 .step("mount the work disk")?;
-            let mount = clone_mount(WORK).step("mount the work disk")?;
-            // The copy becomes the only one, so that init's unmount of /root is the disk's.
-            unmount(WORK, UnmountFlags::DETACH).step("mount the work disk")?;
-            Some(mount)
+            Some(take_mount(WORK).step("mount the work disk")?)
         }
     };
     Ok(Disks { work, volumes })
@@ -70,7 +68,7 @@ pub(super) fn mount_disks(config: &BootConfig) -> Result<Disks> {
 /// `noinit_itable`: the disks live for a day and are mostly holes, so writing empty inode tables
 /// in the background would only cost. `discard` gives deleted blocks back to the host where
 /// the device can. A writable one grows to the size of its disk.
-fn mount_ext4(device: &str, target: &str, flags: MountFlags) -> std::io::Result<()> {
+pub(super) fn mount_ext4(device: &str, target: &str, flags: MountFlags) -> std::io::Result<()> {
     fs::create_dir_all(target)?;
     let options = if flags.contains(MountFlags::RDONLY) {
         c""
@@ -134,8 +132,16 @@ fn clone_mount(path: &str) -> std::io::Result<OwnedFd> {
     Ok(open_tree(CWD, path, flags)?)
 }
 
+/// Takes the mount from its place. The copy becomes the only one, so that an unmount of where
+/// it goes is the disk's.
+pub(super) fn take_mount(path: &str) -> std::io::Result<OwnedFd> {
+    let mount = clone_mount(path)?;
+    unmount(path, UnmountFlags::DETACH)?;
+    Ok(mount)
+}
+
 /// Attaches a mount to an open directory.
-fn attach(mount: &impl AsFd, target: &impl AsFd) -> rustix::io::Result<()> {
+pub(super) fn attach(mount: &impl AsFd, target: &impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", target, c"", flags)
 }
@@ -150,9 +156,7 @@ pub(super) fn switch(disks: Disks) -> Result<Option<OwnedFd>> {
         let source = rustix::fs::open(format!("/{name}"), flags, Mode::empty()).step(step)?;
         attach(&source, &target).step_with(|| format!("move /{name} to the VM's root"))?;
     }
-    // The program itself stays in memory for as long as it runs.
-    fs::remove_dir_all("/lib").step("empty the initramfs")?;
-    fs::remove_file("/init").step("empty the initramfs")?;
+    empty_the_initramfs().step("empty the initramfs")?;
     rustix::process::fchdir(&root).step(step)?;
     rustix::mount::mount_move(c".", c"/").step(step)?;
     rustix::process::chroot(c".").step(step)?;
@@ -163,6 +167,26 @@ pub(super) fn switch(disks: Disks) -> Result<Option<OwnedFd>> {
         attach_volume(mount, target)?;
     }
     Ok(disks.work)
+}
+
+/// Gives back the memory of what nobody reaches once the root is another; a kernel's own initrd
+/// may have filled it. The program itself stays in memory for as long as it runs.
+fn empty_the_initramfs() -> std::io::Result<()> {
+    let device = fs::metadata("/")?.dev();
+    for entry in fs::read_dir("/")? {
+        let path = entry?.path();
+        let found = fs::symlink_metadata(&path)?;
+        // The VM's root is still mounted below `/mnt`.
+        if found.dev() != device || path == Path::new("/mnt") {
+            continue;
+        }
+        if found.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a directory directly under the new root, creating it when it is missing.

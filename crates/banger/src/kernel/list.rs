@@ -29,7 +29,7 @@ pub(crate) async fn cmd_list(ui: &Ui, _args: ListArgs) -> Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-fn as_table(kernels: &[Kernel], now: Timestamp) -> String {
+pub(super) fn as_table(kernels: &[Kernel], now: Timestamp) -> String {
     let rows = kernels
         .iter()
         .map(|kernel| {
@@ -47,23 +47,13 @@ fn as_table(kernels: &[Kernel], now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use banger_model::ByteSize;
-
     use super::*;
+    use crate::kernel::example;
 
     #[test]
     fn the_table_has_the_documented_columns() {
-        let kernel = Kernel {
-            name: "debian-6.1".into(),
-            digest: format!("sha256:{}", "0a".repeat(32)),
-            release: "6.1.0-40-cloud-amd64".into(),
-            disk_usage: ByteSize::mib(60),
-            source: "linux-image-cloud-amd64".into(),
-            created_at: "2026-01-01T00:00:00Z".into(),
-            used_by: 0,
-        };
         let now = "2026-01-03T00:05:00Z".parse().unwrap();
-        insta::assert_snapshot!(as_table(&[kernel], now), @r"
+        insta::assert_snapshot!(as_table(&[example()], now), @r"
         NAME         RELEASE                DISK   USED BY   AGE
         debian-6.1   6.1.0-40-cloud-amd64   60M    0         2d
         ");

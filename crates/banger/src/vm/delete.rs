@@ -37,7 +37,7 @@ pub(crate) async fn cmd_delete(ui: &Ui, args: DeleteArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "deleting",
+        ("deleting", "machines"),
         OnSignal::Insist,
         delete,
     )

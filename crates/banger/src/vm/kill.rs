@@ -38,7 +38,7 @@ pub(crate) async fn cmd_kill(ui: &Ui, args: KillArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "killing",
+        ("killing", "machines"),
         OnSignal::Insist,
         kill,
     )

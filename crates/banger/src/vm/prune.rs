@@ -1,14 +1,13 @@
 //! `banger vm prune`
 
-use std::io::{BufRead, IsTerminal};
-
 use banger_api::{Client, DeleteOptions, Operation, Vm};
 use banger_config::Paths;
-use banger_model::{Code, Error, Result, VmState};
+use banger_model::{Code, Result, VmState};
 use clap::Args;
 use jiff::Timestamp;
 
 use super::list::as_table;
+use crate::confirm::{check_terminal, is_confirmed};
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
 use crate::operation::{OnSignal, exit_of, report, run_all};
@@ -33,14 +32,10 @@ pub(crate) struct PruneArgs {
 impl PruneArgs {
     /// Refuses to ask where nobody can answer.
     pub(super) fn check(&self) -> Result<()> {
-        if self.force || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        if self.force {
             return Ok(());
         }
-        Err(Error::new(
-            Code::InvalidArgument,
-            "`vm prune` asks before it deletes, and there is no terminal to ask on",
-        )
-        .hint("give `--force`; `banger vm list` shows what is not running"))
+        check_terminal("vm prune", "`banger vm list` shows what is not running")
     }
 }
 
@@ -55,7 +50,7 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
         report(ui, &[], Vec::new())?;
         return Ok(Exit::SUCCESS);
     }
-    if !args.force && !is_confirmed(ui, &vms, args.discard)? {
+    if !args.force && !is_confirmed(ui, &question(&vms, args.discard))? {
         ui.say("nothing is deleted");
         report(ui, &[], Vec::new())?;
         return Ok(Exit::SUCCESS);
@@ -67,7 +62,15 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
         discard: args.discard,
     };
     let delete = async |client: &Client, id: &str| client.delete_vm(id, options).await;
-    let ended = run_all(ui, &client, ids, "deleting", OnSignal::Insist, delete).await?;
+    let ended = run_all(
+        ui,
+        &client,
+        ids,
+        ("deleting", "machines"),
+        OnSignal::Insist,
+        delete,
+    )
+    .await?;
     let (results, interrupted) = match ended {
         Ok(ended) => ended,
         Err(exit) => return Ok(exit),
@@ -90,28 +93,16 @@ fn is_idle(vm: &Vm) -> bool {
     }
 }
 
-/// Shows what goes and reads the answer. Anything but a clear yes is a no.
-fn is_confirmed(ui: &Ui, vms: &[Vm], discard: bool) -> Result<bool> {
+fn question(vms: &[Vm], discard: bool) -> String {
     let count = match vms.len() {
         1 => "this machine".to_owned(),
         count => format!("these {count} machines"),
     };
-    ui.ask(&format!(
+    format!(
         "{}\n\n{}Delete {count} and all that is on the disks? [y/N] ",
         as_table(vms, Timestamp::now()),
         foretell(vms, discard)
-    ));
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Error::new(Code::Io, "cannot read the answer").because(error))?;
-    if !answer.ends_with('\n') {
-        // The answer was the end of the input, after which the cursor is still on our line.
-        ui.ask("\n");
-    }
-    let answer = answer.trim().to_ascii_lowercase();
-    Ok(answer == "y" || answer == "yes")
+    )
 }
 
 /// Takes out what somebody else started or deleted meanwhile: both are as they should be. The

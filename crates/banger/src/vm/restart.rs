@@ -27,7 +27,7 @@ pub(crate) async fn cmd_restart(ui: &Ui, args: RestartArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "restarting",
+        ("restarting", "machines"),
         // Half a restart is a machine that is down: not what an interrupt should leave.
         OnSignal::Insist,
         restart,

@@ -65,7 +65,7 @@ pub(crate) async fn cmd_set(ui: &Ui, args: SetArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "changing",
+        ("changing", "machines"),
         OnSignal::Insist,
         set,
     )

@@ -26,7 +26,7 @@ pub(crate) async fn cmd_start(ui: &Ui, args: StartArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "starting",
+        ("starting", "machines"),
         OnSignal::Cancel,
         start,
     )

@@ -27,7 +27,7 @@ pub(crate) async fn cmd_stop(ui: &Ui, args: StopArgs) -> Result<Exit> {
         ui,
         &client,
         args.names.names,
-        "stopping",
+        ("stopping", "machines"),
         OnSignal::Insist,
         stop,
     )

@@ -32,6 +32,8 @@ pub(crate) struct Attached {
     pub(crate) root: RootDisk,
     /// Where the guest finds its work disk.
     pub(crate) work: String,
+    /// Where the guest finds the modules of its kernel, when there is a drive with them.
+    pub(crate) modules: Option<String>,
 }
 
 /// How the root disk of a VM is made from its image.
@@ -116,18 +118,39 @@ pub(crate) fn grow(vm_dir: &Path, work_size: ByteSize) -> Result<()> {
     grown
 }
 
-/// What [`create`] made, for the VMM and the guest.
+/// What [`create`] made, and the drive with the modules of its kernel, for the VMM and the guest.
 ///
 /// # Errors
 /// `internal` when there are too many disks.
-pub(crate) fn attach(kind: DiskStrategy, vm_dir: &Path, image: &Path) -> Result<Attached> {
+pub(crate) fn attach(
+    kind: DiskStrategy,
+    vm_dir: &Path,
+    image: &Path,
+    modules: Option<&Path>,
+) -> Result<Attached> {
     let (mut disks, root) = strategy(kind).attach(vm_dir, image)?;
     let work = banger_vmm::device_path(disks.len())?;
     disks.push(Disk {
         path: work_disk(vm_dir),
         read_only: false,
     });
-    Ok(Attached { disks, root, work })
+    let modules = match modules {
+        Some(path) => {
+            let device = banger_vmm::device_path(disks.len())?;
+            disks.push(Disk {
+                path: path.to_owned(),
+                read_only: true,
+            });
+            Some(device)
+        }
+        None => None,
+    };
+    Ok(Attached {
+        disks,
+        root,
+        work,
+        modules,
+    })
 }
 
 fn work_disk(vm_dir: &Path) -> PathBuf {

@@ -46,7 +46,7 @@ fn disks_are_sparse_clean_and_made_from_one_template() {
             ByteSize::gib(8),
         )
         .unwrap();
-        let attached = attach(DiskStrategy::Overlay, &vm_dir, &image).unwrap();
+        let attached = attach(DiskStrategy::Overlay, &vm_dir, &image, None).unwrap();
         let paths: Vec<_> = attached
             .disks
             .iter()
@@ -61,6 +61,19 @@ fn disks_are_sparse_clean_and_made_from_one_template() {
             ]
         );
         assert_eq!(attached.work, "/dev/vdc");
+        assert_eq!(attached.modules, None);
+        // The kernel's drive comes last, so that the others keep their names.
+        let drive = dir.path().join("modules.ext4");
+        let more = attach(DiskStrategy::Overlay, &vm_dir, &image, Some(&drive)).unwrap();
+        assert_eq!(more.modules.as_deref(), Some("/dev/vdd"));
+        assert_eq!(more.disks[..3], attached.disks[..]);
+        assert_eq!(
+            more.disks[3],
+            Disk {
+                path: drive,
+                read_only: true
+            }
+        );
         for (path, _) in &paths[1..] {
             let meta = fs::metadata(path).unwrap();
             assert_eq!(meta.len(), 8 << 30);
@@ -152,7 +165,7 @@ fn a_clone_has_room_and_a_journal() {
     };
     let strategy = DiskStrategy::Reflink;
     create(&templates, strategy, dir.path(), &source, ByteSize::gib(1)).unwrap();
-    let attached = attach(strategy, dir.path(), &image).unwrap();
+    let attached = attach(strategy, dir.path(), &image, None).unwrap();
     assert_eq!(attached.disks.len(), 2);
     assert_eq!(attached.work, "/dev/vdb");
     let root = &attached.disks[0].path;

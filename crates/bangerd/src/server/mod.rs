@@ -8,6 +8,7 @@ mod answer;
 mod artifacts;
 mod daemon;
 mod events;
+mod kernels;
 mod operations;
 mod socket;
 mod vms;
@@ -88,7 +89,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::workspace_turn))
         .routes(routes!(vms::stats))
         .routes(routes!(artifacts::images, artifacts::pull_image))
-        .routes(routes!(artifacts::kernels, artifacts::pull_kernel))
+        .routes(routes!(kernels::list, kernels::pull_kernel))
+        .routes(routes!(kernels::show, kernels::import, kernels::delete))
+        .routes(routes!(kernels::catalog))
         .routes(routes!(operations::show))
         .routes(routes!(operations::cancel))
         .routes(routes!(operations::events))

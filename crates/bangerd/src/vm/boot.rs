@@ -87,6 +87,7 @@ pub(super) async fn boot(boot: Boot<'_>) -> Result<Up> {
 async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     boot.progress
         .stage("start-vmm", &format!("starting VM {}", boot.row.name));
+    say_what_is_missing(boot)?;
     clear_runtime(boot.context, files).await?;
     failpoint::pass("make the runtime directory").await?;
     fs::DirBuilder::new()
@@ -146,6 +147,23 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     }
 }
 
+/// Says that a kernel was pulled before kernels had drives with their modules. One of the
+/// user's own may have none for good.
+fn say_what_is_missing(boot: &Boot<'_>) -> Result<()> {
+    let name = &boot.kernel.name;
+    let catalog = boot.context.kernels.catalog()?;
+    if boot.kernel.modules_drive.is_none() && catalog.iter().any(|entry| entry.name == *name) {
+        boot.progress.stage(
+            "note",
+            &format!(
+                "the kernel `{name}` came without its modules for guests; `banger kernel pull \
+                 {name}` gets it anew, for machines made from then on"
+            ),
+        );
+    }
+    Ok(())
+}
+
 /// The error for a cancelled request.
 pub(super) fn check(cancel: &CancellationToken) -> Result<()> {
     if cancel.is_cancelled() {
@@ -184,7 +202,8 @@ async fn prepare(
             tracing::info!(vmm = %choice.kind, reason = choice.reason, "the VMM is chosen");
             // A change of the size may have been cut short after it was written down.
             disks::grow(&files.dir, row.spec.disk_size)?;
-            let attached = disks::attach(strategy, &files.dir, &image)?;
+            let modules = kernel.modules_drive.as_deref();
+            let attached = disks::attach(strategy, &files.dir, &image, modules)?;
             let config = boot_config(context, &row, &files, &attached)?;
             let machine = Machine {
                 id: row.id.clone(),
@@ -252,6 +271,7 @@ fn boot_config(
         clock_unix_ns: clock(),
         root: attached.root.clone(),
         work_disk: Some(attached.work.clone()),
+        modules: attached.modules.clone(),
         network,
         ssh: Some(SshIdentity {
             host_key: host_key.private,
@@ -416,10 +436,11 @@ pub(super) async fn resume(boot: Boot<'_>, instance: Arc<Instance>) -> Result<Up
     let dial = listen(&files.runtime)?;
     let strategy = boot.strategy;
     let (row, image, vm_files) = (boot.row.clone(), boot.image.rootfs.clone(), files.clone());
+    let modules = boot.kernel.modules_drive.clone();
     let mut config = boot
         .context
         .blocking(move |context| {
-            let attached = disks::attach(strategy, &vm_files.dir, &image)?;
+            let attached = disks::attach(strategy, &vm_files.dir, &image, modules.as_deref())?;
             boot_config(context, &row, &vm_files, &attached)
         })
         .await?;

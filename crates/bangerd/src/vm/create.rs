@@ -243,14 +243,55 @@ pub(crate) async fn obtain_kernel(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Kernel> {
+    get_kernel(context, name, |_, _| Ok(true), progress, cancel).await
+}
+
+/// The kernel called `name`, pulled when it is not here, or when it was pulled before kernels
+/// brought their modules for guests.
+///
+/// # Errors
+/// Those of the pull; `cancelled`.
+pub(crate) async fn pull_kernel(
+    context: &Arc<Context>,
+    name: &KernelName,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Kernel> {
+    let is_whole: Enough = |context, kernel| {
+        // One of the user's own may have none, and cannot be pulled.
+        let catalog = context.kernels.catalog()?;
+        let is_known = catalog.iter().any(|entry| entry.name == kernel.name);
+        Ok(kernel.modules_drive.is_some() || !is_known)
+    };
+    get_kernel(context, name, is_whole, progress, cancel).await
+}
+
+/// Whether a kernel that is here will do.
+type Enough = fn(&Context, &Kernel) -> Result<bool>;
+
+async fn get_kernel(
+    context: &Arc<Context>,
+    name: &KernelName,
+    enough: Enough,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Kernel> {
+    let look = move |context: &Context, name: &KernelName| {
+        let _open = context.kernel_gate();
+        match context.kernels.find(name)? {
+            Some(kernel) if enough(context, &kernel)? => Ok(Some(kernel)),
+            _ => Ok(None),
+        }
+    };
     let wanted = name.clone();
-    if let Some(kernel) = context.blocking(move |c| c.kernels.find(&wanted)).await? {
+    if let Some(kernel) = context.blocking(move |c| look(c, &wanted)).await? {
         return Ok(kernel);
     }
     let (own, wanted) = (context.clone(), name.clone());
     let pull = move |progress: Arc<dyn Progress>, cancel: CancellationToken| async move {
         let name = wanted.clone();
-        if let Some(kernel) = own.blocking(move |c| c.kernels.find(&name)).await? {
+        // Somebody may have finished it between the look and now.
+        if let Some(kernel) = own.blocking(move |c| look(c, &name)).await? {
             return Ok(kernel);
         }
         progress.stage("pull-kernel", &format!("pulling kernel {wanted}"));

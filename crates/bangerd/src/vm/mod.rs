@@ -24,11 +24,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use banger_api::{CreateVm, Operation, Vm, VmStats, Workspace};
-use banger_model::{Code, Digest, Error, Result, VmId};
+use banger_model::{Code, Digest, Error, KernelName, Result, VmId, VmName};
 use tokio::sync::mpsc;
 
 use crate::context::Context;
-pub(crate) use create::{obtain_image, obtain_kernel};
+pub(crate) use create::{obtain_image, pull_kernel};
 pub(crate) use lease::Lease;
 use owner::Message;
 pub(crate) use reconcile::reconcile;
@@ -195,6 +195,18 @@ impl Vms {
             }
         }
         uses
+    }
+
+    /// What each VM boots: its name, that of the kernel, and the digests of the image and the
+    /// kernel it uses, none while they are not known yet.
+    pub(crate) fn kernel_uses(&self) -> Vec<(VmName, KernelName, Vec<Digest>)> {
+        self.table()
+            .values()
+            .map(|handle| {
+                let shared = &handle.shared;
+                (shared.name().clone(), shared.spec().kernel, shared.parts())
+            })
+            .collect()
     }
 
     fn handle(&self, reference: &str) -> Result<Handle> {
