@@ -11,6 +11,7 @@ mod errors;
 mod faults;
 mod hostile;
 mod images;
+mod kernels;
 mod lifecycle;
 mod reach;
 mod run;
@@ -34,7 +35,7 @@ pub(crate) type Scenario = (&'static str, fn(&World));
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let base = Arc::new(Base::locate(env!("CARGO_TARGET_TMPDIR")));
-    let groups: [(&[Scenario], Ground); 16] = [
+    let groups: &[(&[Scenario], Ground)] = &[
         (run::SCENARIOS, World::new),
         (stdio::SCENARIOS, World::new),
         (tty::SCENARIOS, World::new),
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         (teardown::SCENARIOS, World::new),
         (daemon::SCENARIOS, World::new),
         (errors::SCENARIOS, World::new),
+        (kernels::SCENARIOS, World::new),
         (images::SCENARIOS, World::empty),
     ];
     let trials = groups

@@ -12,10 +12,17 @@ const IDS: u64 = 65536;
 
 /// Looks for the programs and rights a build needs. Starts nothing.
 pub fn probe() -> Vec<Check> {
-    let mut checks: Vec<Check> = ["mmdebstrap", "dpkg-deb", "mke2fs", "e2fsck", "unshare"]
-        .into_iter()
-        .map(program)
-        .collect();
+    let mut checks: Vec<Check> = [
+        "mmdebstrap",
+        "dpkg-deb",
+        "mke2fs",
+        "e2fsck",
+        "depmod",
+        "unshare",
+    ]
+    .into_iter()
+    .map(program)
+    .collect();
     if needs_user_namespace() {
         checks.push(program("newuidmap"));
         checks.push(subordinate_ids());

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use banger_api::{
-    DaemonInfo, ErrorBody, Image, Kernel, SavedWork, Vm, VmStats, Workspace, WorkspaceMode,
+    CatalogKernel, DaemonInfo, ErrorBody, Image, Kernel, SavedWork, Vm, VmStats, Workspace,
+    WorkspaceMode,
 };
 use banger_guest_api::{DiskUse, Stats};
 use banger_model::{ByteSize, Class, Code, ImageConfig, VmState, VmmChoice, VmmKind};
@@ -131,7 +132,7 @@ fn what_comes_from_the_daemon_and_the_guest_is_documented() {
         },
     );
     check(
-        "`kernel list`",
+        "`kernel list`, `kernel show`",
         Kernel {
             name: "n".into(),
             digest: "d".into(),
@@ -140,6 +141,17 @@ fn what_comes_from_the_daemon_and_the_guest_is_documented() {
             source: "s".into(),
             created_at: "t".into(),
             used_by: 1,
+            modules: true,
+            initrd: true,
+            config: Some("file".into()),
+        },
+    );
+    check(
+        "`kernel catalog`",
+        CatalogKernel {
+            name: "n".into(),
+            description: "d".into(),
+            pulled: true,
         },
     );
     let mut status = fields(DaemonInfo {
@@ -213,6 +225,7 @@ fn what_is_documented_about_several_machines_is_printed() {
         ("GET /v1/vms", &format!("[{vm},{other}]")),
         ("GET /v1/stats", &serde_json::to_string(&[stats()]).unwrap()),
         ("POST /v1/vms/bad/stop", "op:bad"),
+        ("DELETE /v1/kernels/bad", "op:bad"),
     ];
     Scripted::start(&place, &table);
     let run = |args: &[&str]| parsed(&place.run(&[args, &["--output=json"]].concat()));
@@ -233,6 +246,10 @@ fn what_is_documented_about_several_machines_is_printed() {
     assert_eq!(fields(&saved), documented(heading, "field of `saved`"));
     entry["saved"] = json!(saved);
     check(heading, entry);
+    check(
+        "`kernel delete`, `kernel prune`",
+        &run(&["kernel", "delete", "bad"])[0],
+    );
     assert_eq!(run(&["vm", "stats", "box"])[0]["cpu_seconds"], 1.0);
 }
 
