@@ -110,7 +110,7 @@ fn names(w: &World) -> String {
 /// What is under `/lib/modules` and loads on request, with nothing loaded by hand.
 const LOAD: &str = "set -e; release=$(uname -r); test ! -w /lib/modules/$release/modules.dep
     findmnt -no FSTYPE,OPTIONS /lib/modules/$release | grep -q '^ext4 *ro,'
-    ! lsmod | grep -q wireguard
+    if lsmod | grep -q wireguard; then exit 9; fi
     modprobe wireguard; ip link add wg0 type wireguard; ip -o link show wg0 | grep -q wg0
     iptables -t nat -A POSTROUTING -j MASQUERADE; iptables -t nat -S | grep -q MASQUERADE
     ls /sys/module | grep -q nf_tables; echo $release";

@@ -53,6 +53,9 @@ mod tests {
             description: "A kernel".into(),
             pulled: true,
         };
-        insta::assert_snapshot!(as_table(&[kernel]), @"");
+        insta::assert_snapshot!(as_table(&[kernel]), @r"
+        NAME         PULLED   DESCRIPTION
+        debian-6.1   yes      A kernel
+        ");
     }
 }

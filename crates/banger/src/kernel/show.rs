@@ -74,6 +74,17 @@ mod tests {
 
     #[test]
     fn everything_is_said_in_words() {
-        insta::assert_snapshot!(as_table(example()), @"");
+        insta::assert_snapshot!(as_table(example()), @r"
+        name:      debian-6.1
+        digest:    sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
+        release:   6.1.0-40-cloud-amd64
+        source:    linux-image-cloud-amd64
+        config:    from its package
+        modules:   in the guest's /lib/modules
+        initrd:    banger's only
+        on disk:   60M
+        created:   2026-01-01T00:00:00Z
+        used by:   0 machines
+        ");
     }
 }
