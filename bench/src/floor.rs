@@ -131,6 +131,7 @@ fn config() -> BootConfig {
         }),
         init: InitPolicy::Auto,
         git: None,
+        modules: None,
     }
 }
 
