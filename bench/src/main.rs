@@ -2,12 +2,15 @@
 //!
 //! Machines differ and are noisy, so each promise is a ratio: banger and its floor run in
 //! turn, A B A B, in one process, and the table shows the ratio of the medians with both raw
-//! figures. `BANGER_BENCH_N` changes the number of runs (default 20).
+//! figures. `BANGER_BENCH_N` changes the number of runs (default 20), `BANGER_BENCH_TREE` the size in
+//! MiB of the large tree that is copied (default 1024). `BANGER_BENCH_ONLY=workspaces` measures
+//! nothing but copies and exports.
 
 mod floor;
 mod life;
 mod stats;
 mod subject;
+mod workspace;
 
 use std::time::Instant;
 
@@ -20,11 +23,17 @@ const STREAM: usize = 256 << 20;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let n: usize = std::env::var("BANGER_BENCH_N")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(20);
+    let n = number("BANGER_BENCH_N", 20);
+    let tree = number("BANGER_BENCH_TREE", 1024);
     let subject = subject::Subject::prepare();
+    // Each takes a minute and more where the guest is emulated.
+    let workspaces = || workspace::measure(&subject, n.div_ceil(4), tree);
+    if std::env::var("BANGER_BENCH_ONLY").is_ok_and(|only| only == "workspaces") {
+        let rows = workspaces();
+        drop(subject);
+        stats::print(&rows);
+        return Ok(());
+    }
     let mut rows = Vec::new();
 
     eprintln!("vm run --rm -- true, and the same machine by hand ({n} each)");
@@ -93,6 +102,7 @@ async fn main() -> Result<()> {
         20.0,
     ));
     rows.extend(life::measure(&subject, n));
+    rows.extend(workspaces());
 
     eprintln!("banger version ({calls})");
     let mut version = Series::default();
@@ -111,6 +121,11 @@ async fn main() -> Result<()> {
     drop(subject);
     stats::print(&rows);
     Ok(())
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    let set = std::env::var(variable).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn megabytes_per_second(seconds: f64) -> f64 {

@@ -35,7 +35,8 @@ impl Subject {
         subject
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// banger with these arguments, on this ground.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(args)

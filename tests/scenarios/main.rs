@@ -14,6 +14,7 @@ mod images;
 mod kernels;
 mod lifecycle;
 mod reach;
+mod review;
 mod run;
 mod signals;
 mod stdio;
@@ -21,6 +22,8 @@ mod sync;
 mod teardown;
 mod tty;
 mod verbs;
+mod workspace;
+mod workspace_copy;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
         (verbs::SCENARIOS, World::new),
         (reach::SCENARIOS, World::new),
         (sync::SCENARIOS, World::new),
+        (workspace::SCENARIOS, World::new),
+        (workspace_copy::SCENARIOS, World::new),
+        (review::SCENARIOS, World::new),
         (crash::SCENARIOS, World::new),
         (faults::SCENARIOS, World::new),
         (hostile::SCENARIOS, World::new),

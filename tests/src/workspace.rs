@@ -115,9 +115,7 @@ impl HostRepository {
         };
         client.set_workspace(vm, &record).await?;
         let remote = Remote::new(Path::new(&agent), OsStr::new(GUEST_PATH));
-        remote
-            .copy_in(Arc::new(plan), w.root(), Arc::default())
-            .await?;
+        remote.copy_in(Arc::new(plan), w.root(), |_| {}).await?;
         record.complete = true;
         client.set_workspace(vm, &record).await?;
         Ok(())

@@ -19,6 +19,11 @@ pub(crate) fn terminal_kind() -> Option<OsString> {
     std::env::var_os("TERM").filter(|term| !term.is_empty())
 }
 
+/// The command with which this person looks at long text.
+pub(crate) fn pager() -> Option<OsString> {
+    std::env::var_os("PAGER").filter(|pager| !pager.is_empty())
+}
+
 /// Whether the terminal shows UTF-8, by the rule of the C library: the first of these variables
 /// that is set decides.
 pub(crate) fn terminal_is_utf8() -> bool {

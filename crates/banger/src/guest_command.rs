@@ -233,6 +233,17 @@ impl GuestCommand {
         self
     }
 
+    /// Runs in this directory unless another was asked for.
+    pub(crate) fn in_directory(mut self, directory: Option<String>) -> GuestCommand {
+        self.workdir = self.workdir.or(directory.map(OsString::from));
+        self
+    }
+
+    /// Whether a command was given; without one it is the login shell.
+    pub(crate) fn is_shell(&self) -> bool {
+        self.argv.is_empty()
+    }
+
     /// Joins this with what the image says and the streams we have.
     pub(crate) fn into_exec(self, image: &ImageConfig) -> Exec {
         let tty = (std::io::stdin().is_terminal() && std::io::stdout().is_terminal())

@@ -245,6 +245,7 @@ fn what_is_documented_about_several_machines_is_printed() {
     };
     assert_eq!(fields(&saved), documented(heading, "field of `saved`"));
     entry["saved"] = json!(saved);
+    entry["warnings"] = json!(["w"]);
     check(heading, entry);
     check(
         "`kernel delete`, `kernel prune`",

@@ -129,8 +129,9 @@ fn detach_is_explained() {
 
 #[test]
 fn a_path_is_explained() {
-    let text = refused(&["vm", "run", "./repo"], 2);
-    assert!(text.contains("not in this release"), "{text}");
+    let text = refused(&["vm", "run", "./repo"], 125);
+    assert!(text.contains("`./repo` does not exist"), "{text}");
+    assert!(text.contains("banger vm run -- ./repo"), "{text}");
     let text = refused(&["vm", "run", "ls", "somewhere"], 2);
     assert!(text.contains("banger vm run -- ls"), "{text}");
 }

@@ -40,12 +40,15 @@ pub fn apply(repository: &Repository, patch: &Path, expected: &Fingerprint) -> R
         return Ok(());
     }
     let arguments = ["apply", "--whitespace=nowarn", "-"];
-    let ended = repository
-        .git
-        .end(&arguments, Input::From(Stdio::from(file)), |mut stdout| {
-            std::io::copy(&mut stdout, &mut std::io::sink()).map_err(|error| broken(&error))?;
-            Ok(())
-        })?;
+    // Git checks everything first, and then writes file by file.
+    let ended =
+        repository
+            .git
+            .apart()
+            .end(&arguments, Input::From(Stdio::from(file)), |mut stdout| {
+                std::io::copy(&mut stdout, &mut std::io::sink()).map_err(|error| broken(&error))?;
+                Ok(())
+            })?;
     if ended.status.success() {
         return Ok(());
     }

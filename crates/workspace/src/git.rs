@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
@@ -39,6 +40,7 @@ pub(crate) struct Git {
     directory: PathBuf,
     environment: Vec<(&'static str, OsString)>,
     settings: Vec<&'static str>,
+    apart: bool,
 }
 
 /// Writes what git reads, in a thread of its own.
@@ -65,6 +67,15 @@ impl Git {
             directory: directory.to_owned(),
             environment: Vec::new(),
             settings: Vec::new(),
+            apart: false,
+        }
+    }
+
+    /// The same, out of reach of Ctrl-C: for what must not be torn apart.
+    pub(crate) fn apart(&self) -> Git {
+        Git {
+            apart: true,
+            ..self.clone()
         }
     }
 
@@ -221,6 +232,9 @@ impl Git {
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_LITERAL_PATHSPECS", "1")
             .env("GIT_PAGER", "cat");
+        if self.apart {
+            command.process_group(0);
+        }
         for (name, value) in &self.environment {
             command.env(name, value);
         }
@@ -366,7 +380,7 @@ pub(crate) fn shown(name: &[u8]) -> String {
 }
 
 /// A word as a POSIX shell reads it.
-pub(crate) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -11,6 +11,7 @@
 
 mod apply;
 mod archive;
+mod changes;
 mod config;
 mod export;
 mod filters;
@@ -31,8 +32,10 @@ mod tree;
 
 pub use apply::apply;
 pub use archive::Summary;
+pub use changes::{Change, changes};
 pub use export::{Base, Export, Output, TreeBase, export_failure, export_from_tree, export_script};
 pub use fingerprint::Fingerprint;
+pub use git::quoted;
 pub use guest::Prepared;
 pub use plan::{Entry, Mode, Options, Plan};
 pub use remote::{Bundle, Exported, Kept, Origin, Remote};

@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use banger_guest_api::archive::{Owner, Unpack, unpack};
@@ -90,8 +89,9 @@ impl Remote {
 
     /// Copies a repository in as it was planned. It takes the place of what was there at once
     /// and whole; until then, and after an error, everything is as it was. `temporary` is an
-    /// existing directory on the host with room for the repository's objects; `carried` counts
-    /// bytes of the archive. Dropping the future ends the copy.
+    /// existing directory on the host with room for the repository's objects. `carried` is told
+    /// the bytes of each piece of the archive. Dropping the future ends the copy; `carried` is
+    /// dropped once nothing works on it here any more and `temporary` is empty again.
     ///
     /// # Errors
     /// Those of [`Plan::write_archive`] and [`client::copy_in`].
@@ -99,7 +99,7 @@ impl Remote {
         &self,
         plan: Arc<Plan>,
         temporary: &Path,
-        carried: Arc<AtomicU64>,
+        carried: impl Fn(u64) + Send + 'static,
     ) -> Result<Summary> {
         let request = CopyIn {
             path: self.path.clone().into(),
@@ -489,13 +489,13 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// Counts the bytes of an archive.
-struct Counted<'a, W>(W, &'a AtomicU64);
+/// Tells how many bytes of an archive are written.
+struct Counted<'a, W, F>(W, &'a F);
 
-impl<W: Write> Write for Counted<'_, W> {
+impl<W: Write, F: Fn(u64)> Write for Counted<'_, W, F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.0.write(bytes)?;
-        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        self.1(count as u64);
         Ok(count)
     }
 

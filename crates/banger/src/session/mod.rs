@@ -33,8 +33,8 @@ use policy::{Action, Policy};
 use streams::{Output, Stream};
 use terminal::RawMode;
 
-pub(crate) use streams::stdin_is_null;
-pub(crate) use terminal::terminal_size;
+pub(crate) use streams::{Input, read_stdin, stdin_is_null};
+pub(crate) use terminal::{forget_typed, terminal_size};
 
 /// How a session ended.
 #[derive(Debug)]
@@ -178,6 +178,8 @@ async fn carry(
     controller.abort();
     if let Some(feeder) = feeder {
         feeder.abort();
+        // Gone when it has let go of standard input.
+        feeder.await.ok();
     }
     last
 }
@@ -214,16 +216,13 @@ async fn send_controls(sender: ExecSender, mut controls: mpsc::UnboundedReceiver
 /// Feeds standard input to the command until it ends. That the command has gone is for the
 /// receiving side to report.
 async fn feed(sender: ExecSender) {
-    let mut chunks = streams::read_stdin();
-    while let Some(chunk) = chunks.recv().await {
-        match chunk {
-            Ok(bytes) => {
-                if sender.send_stdin(&bytes).await.is_err() {
-                    return;
-                }
+    // Input that cannot be read, of a terminal that has closed or of a directory, is at its end
+    // for the command.
+    if let Ok(mut input) = streams::read_stdin() {
+        while let Some(Ok(bytes)) = input.next().await {
+            if sender.send_stdin(&bytes).await.is_err() {
+                return;
             }
-            // A terminal that has closed, a directory as input: for the command, the end.
-            Err(_) => break,
         }
     }
     sender.close_stdin().await.ok();

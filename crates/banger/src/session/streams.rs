@@ -3,7 +3,7 @@
 //! They may be files, pipes or terminals, and a file cannot be waited for, so each direction
 //! has a thread of its own that blocks. Both are bounded: a slow reader slows the guest.
 
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -26,15 +26,40 @@ fn is_character_device(stat: &rustix::fs::Stat) -> bool {
     rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()
 }
 
-/// Reads standard input until its end, or until the receiver is dropped.
+/// Standard input as a thread reads it. Nothing is taken from it any more once this is dropped:
+/// what is typed after a session is not the session's.
+pub(crate) struct Input {
+    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
+    /// Closed by being dropped, which wakes the thread up.
+    _wanted: PipeWriter,
+}
+
+impl Input {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+        self.chunks.recv().await
+    }
+}
+
+/// Reads standard input until its end, or until what this returns is dropped.
 ///
-/// The thread may stay blocked in its last read; the end of the program takes it along.
-pub(super) fn read_stdin() -> mpsc::Receiver<io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+/// # Errors
+/// When there can be no pipe.
+pub(crate) fn read_stdin() -> io::Result<Input> {
+    read_from(rustix::stdio::stdin())
+}
+
+fn read_from(input: BorrowedFd<'static>) -> io::Result<Input> {
+    let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    let (unwanted, wanted) = io::pipe()?;
     std::thread::spawn(move || {
         loop {
             let mut chunk = vec![0; CHUNK];
-            let read = read(rustix::stdio::stdin(), &mut chunk);
+            let read = match wait_for_input(input, unwanted.as_fd()) {
+                Ok(true) => read(input, &mut chunk),
+                Ok(false) => return,
+                Err(error) => Err(error),
+            };
             let item = match read {
                 Ok(0) => return,
                 Ok(n) => {
@@ -49,7 +74,26 @@ pub(super) fn read_stdin() -> mpsc::Receiver<io::Result<Vec<u8>>> {
             }
         }
     });
-    receiver
+    Ok(Input {
+        chunks,
+        _wanted: wanted,
+    })
+}
+
+/// Waits until there is something to read, the end included; false when nobody wants it.
+fn wait_for_input(input: BorrowedFd<'_>, unwanted: BorrowedFd<'_>) -> io::Result<bool> {
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(unwanted, PollFlags::IN),
+            PollFd::from_borrowed_fd(input, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// One of the streams we write to.
@@ -179,6 +223,28 @@ mod tests {
         reader.read_to_end(&mut got).unwrap();
         thread.join().unwrap().unwrap();
         assert!(got == expected);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_session_is_left_for_others() {
+        // For ever, as standard input is.
+        let (reader, mut writer) = io::pipe().unwrap();
+        let reader: &'static io::PipeReader = Box::leak(Box::new(reader));
+        let mut input = read_from(reader.as_fd()).unwrap();
+        io::Write::write_all(&mut writer, b"for the session").unwrap();
+        let got = input.next().await.unwrap().unwrap();
+        assert_eq!(got, b"for the session");
+        // Ends with its thread, which is the sender.
+        let Input {
+            mut chunks,
+            _wanted,
+        } = input;
+        drop(_wanted);
+        assert!(chunks.recv().await.is_none());
+        io::Write::write_all(&mut writer, b"y").unwrap();
+        let mut rest = [0; 8];
+        let mut reader = reader;
+        assert_eq!(reader.read(&mut rest).unwrap(), 1);
     }
 
     #[test]

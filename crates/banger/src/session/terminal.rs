@@ -6,7 +6,9 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use banger_guest_api::TtySize;
 use banger_model::{Error, Result};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 /// What to put back, and where. Global, so that a panic anywhere can put it back before its
 /// message is printed.
@@ -74,6 +76,12 @@ pub(crate) fn terminal_size() -> Option<TtySize> {
         rows: if size.ws_row == 0 { 24 } else { size.ws_row },
         cols: if size.ws_col == 0 { 80 } else { size.ws_col },
     })
+}
+
+/// Forgets what was typed and not yet read: it was no answer to what is asked next.
+pub(crate) fn forget_typed() {
+    // What is no terminal has nothing typed.
+    tcflush(std::io::stdin(), QueueSelector::IFlush).ok();
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
 use super::reference;
+use super::workspace::before_exec;
 use crate::completion::vm_names;
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
@@ -22,6 +23,9 @@ use crate::ui::Ui;
 ///
 /// The command gets standard input; it gets a terminal when standard input and output are one.
 ///
+/// Where a repository was copied into the machine, the command runs in it, and a warning says when
+/// the repository on this host has changed since.
+///
 /// Exit codes: the command's own; 128+n when signal n ended it; 125 when banger failed; 126 when
 /// the guest cannot execute the command, 127 when it has no such command; 2 for a command line
 /// that is not valid.
@@ -30,6 +34,13 @@ pub(crate) struct ExecArgs {
     /// Name, id, or a unique beginning of either
     #[arg(value_parser = reference, add = ArgValueCandidates::new(vm_names))]
     name: String,
+
+    /// Copy the repository again first, as it was copied before, if it has changed since
+    ///
+    /// Work in the guest that was not exported is first saved under refs/banger/NAME/ in the
+    /// repository.
+    #[arg(long)]
+    auto_prepare: bool,
 
     #[command(flatten)]
     command_args: CommandArgs,
@@ -49,6 +60,13 @@ pub(crate) async fn cmd_exec(ui: &Ui, args: ExecArgs) -> Result<Exit> {
     };
     let (client, vm) = found;
     warn_of_other_release(ui, &client);
+    agent_socket(&vm)?;
+    let before = before_exec(ui, &paths, &client, &vm, args.auto_prepare, &mut signals);
+    let command = match before.await? {
+        Ok(Some(directory)) => command.in_directory(Some(directory)).with_tools(),
+        Ok(None) => command,
+        Err(signal) => return Ok(Exit::signal(signal.number())),
+    };
     let ended = open_session(&client, &vm, command, &mut signals).await?;
     Ok(ended.exit())
 }
@@ -70,15 +88,21 @@ pub(super) async fn open_session(
     let socket = agent_socket(vm)?;
     let exec = command.into_exec(&vm.image_config);
     let ended = session::run(&socket, exec, signals).await;
-    let Err(error) = ended else { return ended };
-    if error.code() != Code::AgentFailed {
-        return Err(error);
+    match ended {
+        Err(error) if error.code() == Code::AgentFailed => {
+            Err(lost(client, vm, error, "the command ran").await)
+        }
+        ended => ended,
     }
+}
+
+/// Why the connection to a machine's agent broke while something was done in it.
+pub(super) async fn lost(client: &Client, vm: &Vm, error: Error, during: &str) -> Error {
     match client.vm(&vm.id).await {
-        Ok(now) if now.state != VmState::Running => Err(went_away(&now).because(error)),
-        Err(asked) if asked.code() == Code::NotFound => Err(deleted(vm).because(error)),
+        Ok(now) if now.state != VmState::Running => went_away(&now, during).because(error),
+        Err(asked) if asked.code() == Code::NotFound => deleted(vm, during).because(error),
         // The daemon may not have noticed yet, or the machine is well and its agent is not.
-        _ => Err(Error::new(
+        _ => Error::new(
             Code::AgentFailed,
             format!("the session with `{}` broke off", vm.name),
         )
@@ -86,7 +110,7 @@ pub(super) async fn open_session(
             "`banger vm show {}` says what became of it",
             vm.name
         ))
-        .because(error)),
+        .because(error),
     }
 }
 
@@ -114,7 +138,7 @@ fn not_running(vm: &Vm) -> Error {
     Error::new(Code::Conflict, message).hint(hint)
 }
 
-fn went_away(vm: &Vm) -> Error {
+fn went_away(vm: &Vm, during: &str) -> Error {
     let name = &vm.name;
     let because = vm
         .reason
@@ -124,17 +148,17 @@ fn went_away(vm: &Vm) -> Error {
     Error::new(
         Code::AgentFailed,
         format!(
-            "`{name}` is {} now{because}: it went away while the command ran",
+            "`{name}` is {} now{because}: it went away while {during}",
             vm.state
         ),
     )
     .hint(format!("its console is in `{}`", vm.console_log))
 }
 
-fn deleted(vm: &Vm) -> Error {
+fn deleted(vm: &Vm, during: &str) -> Error {
     Error::new(
         Code::AgentFailed,
-        format!("`{}` was deleted while the command ran", vm.name),
+        format!("`{}` was deleted while {during}", vm.name),
     )
 }
 

@@ -22,6 +22,7 @@ mod ssh;
 mod start;
 mod stats;
 mod stop;
+mod workspace;
 
 use banger_api::Vm;
 use banger_config::Paths;
@@ -31,6 +32,7 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
 pub(crate) use exec::agent_socket;
+use exec::lost;
 
 use crate::block_on;
 use crate::completion::vm_names;
@@ -62,6 +64,8 @@ pub(crate) enum VmCommand {
     #[command(name = "cp")]
     Copy(copy::CopyArgs),
     Ssh(ssh::SshArgs),
+    #[command(subcommand)]
+    Workspace(workspace::WorkspaceCommand),
 }
 
 impl VmCommand {
@@ -71,6 +75,7 @@ impl VmCommand {
             VmCommand::Run(_) | VmCommand::Exec(_) => Owner::Guest,
             VmCommand::Ssh(_) => Owner::Ssh,
             VmCommand::Logs(_) => Owner::Text,
+            VmCommand::Workspace(command) => command.owner_of_stdout(),
             _ => Owner::Banger,
         }
     }
@@ -81,6 +86,7 @@ impl VmCommand {
             VmCommand::Run(args) => args.check(),
             VmCommand::Prune(args) => args.check(),
             VmCommand::Copy(args) => args.check(),
+            VmCommand::Workspace(command) => command.check(),
             _ => Ok(()),
         }
     }
@@ -106,6 +112,7 @@ pub(crate) fn dispatch(ui: &Ui, command: VmCommand) -> Result<Exit> {
         VmCommand::Forward(args) => block_on(forward::cmd_forward(ui, args)),
         VmCommand::Copy(args) => block_on(copy::cmd_copy(ui, args)),
         VmCommand::Ssh(args) => block_on(ssh::cmd_ssh(ui, args)),
+        VmCommand::Workspace(command) => workspace::dispatch(ui, command),
     }
 }
 

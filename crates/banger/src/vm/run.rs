@@ -6,28 +6,37 @@
 //!   ▼ 2           ▼ 125             ▼ wait: 128+n      ▼ then end: 128+n
 //! ```
 //!
+//! A repository is looked at before the daemon is asked for anything, copied after the boot, and
+//! its changes are reviewed after the session.
+//!
 //! With `--rm` the machine is deleted on every one of these ways out. Should this process be
 //! killed, the lease it holds ends with it and the daemon deletes the machine.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use banger_api::{Client, CreateVm, DeleteOptions, Operation, Vm};
 use banger_config::Paths;
-use banger_model::{Code, Error, Result};
-use clap::{Args, ValueEnum};
+use banger_model::{Code, Error, Result, VmState};
+use banger_workspace::Plan;
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::bootstrap::{self, Bootstrap};
 use super::exec::{agent_socket, open_session};
 use super::keeper::Keeper;
 use super::machine_args::MachineArgs;
 use super::say_spec;
+use super::workspace::{
+    GuestPath, OnExit, Outcome, Preparation, Review, SourceArgs, list, plan, say_left_out,
+};
 use crate::config;
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
 use crate::guest_command::{CommandArgs, GuestCommand};
 use crate::operation::{Followed, NOTHING_LEFT, OnSignal, follow};
+use crate::session::Ended;
 use crate::signals::{Signal, Signals};
 use crate::ui::{Format, Progress, Ui};
 
@@ -38,16 +47,26 @@ use crate::ui::{Format, Progress, Ui};
 /// a terminal when standard input and output are one. An image or kernel that is not here is
 /// pulled first.
 ///
-/// Without `--rm` the machine keeps running afterwards.
+/// With PATH, the git repository there is copied in first: HEAD and every uncommitted change to
+/// files that git knows. COMMAND, or a login shell, runs in the copy. The repository on this host
+/// is only read; on a terminal, what was changed in the guest is shown at the end and may be
+/// applied to it.
+///
+/// Without `--rm` the machine keeps running afterwards. With it, work that was not exported is
+/// first saved under refs/banger/NAME/ in the repository.
 ///
 /// Exit codes: the command's own; 128+n when signal n ended it; 125 when banger failed; 126 when
 /// the guest cannot execute the command, 127 when it has no such command; 2 for a command line
 /// that is not valid.
 #[derive(Args, Debug, Default)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    override_usage = "banger vm run [OPTIONS] [PATH] [-- <COMMAND>...]",
+    after_help = "Examples:\n  \
+    banger vm run . -- make test\n  \
     banger vm run --rm -- sh -c 'echo $0 $$'\n  \
     tar c . | banger vm run --rm -- tar x -C /srv\n  \
-    banger vm run -d --name box && banger vm exec box -- uptime")]
+    banger vm run -d --name box && banger vm exec box -- uptime"
+)]
 pub(crate) struct RunArgs {
     /// Delete the machine afterwards, however that comes about
     #[arg(long)]
@@ -78,8 +97,22 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     command_args: CommandArgs,
 
-    /// Reserved for the repository to copy in.
-    #[arg(hide = true)]
+    #[command(flatten)]
+    source: SourceArgs,
+
+    /// What becomes of the changes in the guest when COMMAND has ended
+    ///
+    /// Without it they are asked about on a terminal, and otherwise stay in the guest.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        help_heading = "Workspace options"
+    )]
+    on_exit: Option<OnExit>,
+
+    /// Top directory of a git repository to copy in
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
     path: Vec<PathBuf>,
 
     /// Command to run, after `--`, and its arguments
@@ -103,12 +136,34 @@ impl RunArgs {
         let refuse = |message: String, hint: String| {
             Err(Error::new(Code::InvalidArgument, message).hint(hint))
         };
-        // One that is there is looked at first.
-        if let Some(path) = self.path.first().filter(|path| !path.is_dir()) {
-            let shown = path.display();
+        if let [first, .., last] = self.path.as_slice() {
+            let words = [first.display(), last.display()].map(|word| word.to_string());
             return refuse(
-                format!("`{shown}`: copying a repository into the machine is not in this release"),
-                format!("to run a command, write `--` before it: `banger vm run -- {shown}`"),
+                format!(
+                    "`{}` and `{}`: only one repository can be copied",
+                    words[0], words[1]
+                ),
+                write_dashes(first),
+            );
+        }
+        if self.path.is_empty() && (self.source != SourceArgs::default() || self.on_exit.is_some())
+        {
+            return refuse(
+                "workspace options are about a repository, and none is given".into(),
+                "name its top directory: `banger vm run .`".into(),
+            );
+        }
+        self.source.check()?;
+        if self.on_exit == Some(OnExit::Ask) && !OnExit::can_ask() {
+            return refuse(
+                "`--on-exit ask` asks, and there is no terminal to ask on".into(),
+                "leave it away, or say ahead: `--on-exit keep`".into(),
+            );
+        }
+        if self.detach && self.on_exit.is_some() {
+            return refuse(
+                "`--detach` runs no command, so `--on-exit` has no end to wait for".into(),
+                "export the changes with `banger vm workspace export NAME`".into(),
             );
         }
         if self.detach && self.rm {
@@ -133,8 +188,23 @@ impl RunArgs {
     }
 }
 
-/// Where the copy of the repository is in the guest.
-const WORKSPACE: &str = "/root/repo";
+/// What to do when a command was meant by what was taken for a path.
+fn write_dashes(path: &Path) -> String {
+    let path = path.display();
+    format!("to run a command, write `--` before it: `banger vm run -- {path}`")
+}
+
+/// Looks at the repository to be copied, if there is one.
+async fn look(args: &RunArgs) -> Result<Option<Arc<Plan>>> {
+    let Some(path) = args.path.first() else {
+        return Ok(None);
+    };
+    let planned = plan(path.clone(), args.source.options()).await;
+    planned.map(Some).map_err(|error| match error.code() {
+        Code::NotFound if args.command.is_empty() => error.hint(write_dashes(path)),
+        _ => error,
+    })
+}
 
 /// What is to be installed for the repository that was named.
 fn bootstrap(args: &RunArgs) -> Result<Option<Bootstrap>> {
@@ -145,27 +215,32 @@ fn bootstrap(args: &RunArgs) -> Result<Option<Bootstrap>> {
         Some(nat) => nat,
         None => config::resolve(&Paths::from_env()?)?.nat.value,
     };
-    bootstrap::check(path, nat, args.no_bootstrap)?;
-    Err(Error::new(
-        Code::InvalidArgument,
-        format!(
-            "`{}`: copying a repository into the machine is not in this release",
-            path.display()
-        ),
-    )
-    .hint("leave the directory away, and copy it in with `banger vm cp`"))
+    bootstrap::check(path, nat, args.no_bootstrap)
 }
 
 pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
     let started = Instant::now();
+    let mut signals = Signals::listen()?;
+    let planned = tokio::select! {
+        planned = look(&args) => planned?,
+        signal = signals.next_to_end() => return Ok(Exit::signal(signal.number())),
+    };
+    let guest_path = args.source.guest_path();
+    if let (Some(plan), true) = (&planned, args.source.dry_run) {
+        list(ui, plan, &guest_path)?;
+        return Ok(Exit::SUCCESS);
+    }
     let bootstrap = bootstrap(&args)?;
-    let command = GuestCommand::new(args.command_args, args.command)?.with_entrypoint();
+    let command = GuestCommand::new(args.command_args, args.command)?;
+    let command = match &planned {
+        Some(_) if command.is_shell() => command,
+        _ => command.with_entrypoint(),
+    };
     let request = CreateVm {
         ephemeral: args.rm,
         ..args.machine.request()
     };
     let paths = Paths::from_env()?;
-    let mut signals = Signals::listen()?;
 
     let client = tokio::select! {
         client = connect(&paths) => client?,
@@ -184,7 +259,9 @@ pub(crate) async fn cmd_run(ui: &Ui, args: RunArgs) -> Result<Exit> {
         begun,
         started,
         wait_for: args.wait_for,
+        repository: planned.map(|plan| (plan, guest_path)),
         bootstrap,
+        on_exit: args.on_exit,
         discard: args.discard,
     };
     let way_out = match args.detach {
@@ -265,7 +342,11 @@ struct Run<'a> {
     begun: Begun,
     started: Instant,
     wait_for: WaitFor,
+    /// What is copied in, and where to.
+    repository: Option<(Arc<Plan>, GuestPath)>,
+    /// What is installed for it.
     bootstrap: Option<Bootstrap>,
+    on_exit: Option<OnExit>,
     discard: bool,
 }
 
@@ -285,9 +366,63 @@ impl Run<'_> {
         {
             return Ok(Err(way_out));
         }
+        let vm = match self.fill(vm, signals).await? {
+            Ok(vm) => vm,
+            Err(way_out) => return Ok(Err(way_out)),
+        };
         self.ui
             .say(&format!("ready in {}", seconds(self.started.elapsed())));
         Ok(Ok(vm))
+    }
+
+    /// Copies the repository in, and what belongs to it. `Err` in the inner result is a way out.
+    async fn fill(&self, vm: Vm, signals: &mut Signals) -> Result<Result<Vm, WayOut>> {
+        let Some((plan, guest_path)) = &self.repository else {
+            return Ok(Ok(vm));
+        };
+        say_left_out(self.ui, plan);
+        let preparation = Preparation {
+            ui: self.ui,
+            paths: &self.paths,
+            client: &self.begun.client,
+            vm_id: &self.begun.id,
+            plan: plan.clone(),
+            guest_path: guest_path.clone(),
+            is_new: true,
+            discard: false,
+        };
+        let vm = match preparation.carry_out(signals).await? {
+            Outcome::Prepared(vm, _) => *vm,
+            Outcome::Interrupted(signal) => {
+                let exit = Exit::signal(signal.number());
+                return Ok(Err(WayOut::Exit(exit)));
+            }
+        };
+        if let Some(bootstrap) = &self.bootstrap {
+            let socket = agent_socket(&vm)?;
+            let path = guest_path.to_string();
+            if let Some(signal) = bootstrap.run(self.ui, &socket, path, signals).await? {
+                return Ok(Err(WayOut::Exit(Exit::signal(signal.number()))));
+            }
+        }
+        Ok(Ok(vm))
+    }
+
+    /// Asks what becomes of the changes in the guest, once the command has ended by itself.
+    async fn review(&self, ended: &Ended, signals: &mut Signals) -> Result<()> {
+        let is_answered = self.discard && self.on_exit.is_none();
+        if self.repository.is_none() || is_answered || !matches!(ended, Ended::Exited(_)) {
+            return Ok(());
+        }
+        let review = Review {
+            ui: self.ui,
+            paths: &self.paths,
+            client: &self.begun.client,
+            vm_id: &self.begun.id,
+            on_exit: self.on_exit,
+            is_last: !self.begun.is_kept,
+        };
+        review.carry_out(signals).await
     }
 
     /// Waits for the machine. `Err` in the inner result is a way out.
@@ -337,37 +472,44 @@ impl Run<'_> {
     }
 
     async fn attach(&self, signals: &mut Signals, command: GuestCommand) -> Result<WayOut> {
+        let ran = self.run(signals, command).await;
+        if self.begun.is_kept && !matches!(ran, Ok(WayOut::Undone(_) | WayOut::Leave(_))) {
+            self.say_kept().await;
+        }
+        ran
+    }
+
+    async fn run(&self, signals: &mut Signals, command: GuestCommand) -> Result<WayOut> {
         let vm = match self.ready(signals).await? {
             Ok(vm) => vm,
             Err(way_out) => return Ok(way_out),
         };
-        let way_out = self.command(&vm, command, signals).await;
-        if self.begun.is_kept {
+        let mut command = command;
+        if let Some((_, path)) = &self.repository {
+            command = command.in_directory(Some(path.to_string())).with_tools();
+        }
+        let session = open_session(&self.begun.client, &vm, command, signals).await?;
+        if let Err(error) = self.review(&session, signals).await {
+            self.ui.error(&error);
+            return Ok(WayOut::Exit(match session.exit() {
+                Exit::SUCCESS => Exit::BANGER_FAILED,
+                exit => exit,
+            }));
+        }
+        Ok(WayOut::Exit(session.exit()))
+    }
+
+    /// Says that the machine keeps running, if it does.
+    async fn say_kept(&self) {
+        let Begun { client, id, .. } = &self.begun;
+        let runs = client.vm(id).await;
+        if runs.is_ok_and(|vm| vm.state == VmState::Running) {
             let name = self.name();
             self.ui.note(&format!(
                 "`{name}` keeps running: `banger vm exec {name} -- COMMAND` runs another command, \
                  `banger vm delete {name}` deletes it"
             ));
         }
-        way_out
-    }
-
-    /// Runs the command, once it has the tools that its repository names.
-    async fn command(
-        &self,
-        vm: &Vm,
-        mut command: GuestCommand,
-        signals: &mut Signals,
-    ) -> Result<WayOut> {
-        if let Some(bootstrap) = &self.bootstrap {
-            let socket = agent_socket(vm)?;
-            if let Some(signal) = bootstrap.run(self.ui, &socket, WORKSPACE, signals).await? {
-                return Ok(WayOut::Exit(Exit::signal(signal.number())));
-            }
-            command = command.with_tools();
-        }
-        let session = open_session(&self.begun.client, vm, command, signals).await?;
-        Ok(WayOut::Exit(session.exit()))
     }
 
     async fn wait_for_boot(&self, vm: &Vm, signals: &mut Signals) -> Result<Option<WayOut>> {

@@ -1,0 +1,144 @@
+//! What comes between a repository and its copy: other copies, full disks, impatient people.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use banger_tests::World;
+use banger_tests::repository::HostRepository;
+
+use crate::Scenario;
+use crate::workspace::{guest, path};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("copy-takes-turns", turns),
+    ("copy-disk-full", disk_full),
+    ("copy-given-up", given_up),
+];
+
+/// More than a socket and its buffers hold, in bytes.
+const LARGE: usize = 64 << 20;
+/// How much longer a stop may take because a copy has to end first.
+const HINDRANCE: Duration = Duration::from_secs(3);
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+        (state >> 24).to_le_bytes()
+    });
+    words.take(length.div_ceil(8)).flatten().collect()
+}
+
+fn turns(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    host.write("large", &noise(LARGE / 4));
+    host.commit("large");
+    w.banger(["vm", "run", "-d", "--name", "turns"]).ok();
+    let prepare = || w.start(["vm", "workspace", "prepare", "turns", path(&host)]);
+    let (one, other) = (prepare(), prepare());
+    let (one, other) = (one.finish().ok(), other.finish().ok());
+    let waited = [&one, &other].map(|done| done.err().contains("waiting for another copy"));
+    assert!(waited != [true, true], "one of them goes first");
+    let script = "git status --short; git fsck --full >&2; wc -c < large";
+    assert_eq!(guest(w, "turns", script), format!("{}\n", LARGE / 4));
+    assert_eq!(w.vm("turns")["workspace"]["complete"], true);
+    w.banger(["vm", "delete", "turns"]).ok();
+    no_scratch(w);
+}
+
+fn disk_full(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    let words = [
+        "vm",
+        "run",
+        path(&host),
+        "-d",
+        "--name",
+        "full",
+        "--disk-size",
+        "64M",
+    ];
+    w.banger(words).ok();
+    guest(w, "full", "echo work > work");
+    let record = w.vm("full")["workspace"].clone();
+    host.write("large", &noise(LARGE));
+    host.commit("large");
+    let words = ["vm", "workspace", "prepare", "full", path(&host)];
+    let done = w.banger(words).expect_code(1);
+    assert!(done.err().contains("No space left"), "{}", done.err());
+    assert!(done.err().contains("hint: "), "{}", done.err());
+    assert_eq!(
+        guest(w, "full", "cat work; git log --format=%s"),
+        "work\nsecond\n"
+    );
+    assert_eq!(
+        w.vm("full")["workspace"],
+        record,
+        "the old copy is the one there is"
+    );
+    // Nothing half-done takes the room.
+    guest(
+        w,
+        "full",
+        "dd if=/dev/zero of=/root/fill bs=1M count=20 2>&1; rm /root/fill",
+    );
+    w.banger(["vm", "delete", "full"]).ok();
+    no_scratch(w);
+}
+
+fn given_up(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    w.banger(["vm", "run", path(&host), "-d", "--name", "calm"])
+        .ok();
+    w.banger(["vm", "run", path(&host), "-d", "--name", "torn"])
+        .ok();
+    host.write("large", &noise(4 * LARGE));
+    host.commit("large");
+    let prepare = || {
+        let mut copy = w.start(["vm", "workspace", "prepare", "torn", path(&host)]);
+        copy.wait_for_stderr("copying ");
+        copy
+    };
+
+    // By Ctrl-C.
+    let done = prepare().interrupt().finish().expect_code(130);
+    assert!(done.err().contains("as it was"), "{}", done.err());
+    assert_eq!(guest(w, "torn", "ls"), "a.txt\nsrc\n");
+    assert_eq!(w.vm("torn")["workspace"]["complete"], true);
+    no_scratch(w);
+
+    // By a stop, which takes no longer for it.
+    let begun = Instant::now();
+    w.banger(["vm", "stop", "calm"]).ok();
+    let calm = begun.elapsed();
+    let copy = prepare();
+    let begun = Instant::now();
+    w.banger(["vm", "stop", "torn"]).ok();
+    let took = begun.elapsed();
+    assert!(
+        took < calm + HINDRANCE,
+        "{took:?} with a copy, {calm:?} without"
+    );
+    let done = copy.finish().expect_code(1);
+    assert!(
+        done.err().contains("while the repository was copied"),
+        "{}",
+        done.err()
+    );
+    w.banger(["vm", "start", "torn"]).ok();
+    assert_eq!(guest(w, "torn", "ls"), "a.txt\nsrc\n");
+    for name in ["calm", "torn"] {
+        w.banger(["vm", "delete", name]).ok();
+    }
+    no_scratch(w);
+}
+
+/// Nothing of what was made on the way is left on the host.
+fn no_scratch(w: &World) {
+    let left: Vec<_> = fs::read_dir(w.state().join("scratch"))
+        .expect("list the scratch directory")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
