@@ -7,13 +7,15 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use banger_model::{Code, Error, IoContext, Result};
 
+use crate::brought;
 use crate::config::{self, Settings};
 use crate::filters;
-use crate::git::{Git, Input, broken, shown};
+use crate::git::{Git, Input, broken, c_quoted, shown};
 use crate::guest::{self, Guest};
 use crate::plan::{Mode, Plan};
 use crate::tree::Tree;
@@ -59,6 +61,8 @@ pub struct Export {
     pub thorough: bool,
 }
 
+/// Object directories that git reads beside its own.
+pub(crate) const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 const SCRIPT: &str = include_str!("export.sh");
 
 /// The command that makes the export in a guest which has git and the usual tools: run it as the
@@ -179,15 +183,12 @@ pub fn export_from_tree(
             prepared.tree
         }
     };
-    let git = comparing(plan, &directory, temporary.path(), tree)?;
-    let left_out = stage(plan, &git, &base, tree)?;
-    let after = git.word(&["write-tree"])?;
+    let sides = comparing(plan, &directory, temporary.path(), tree)?;
+    let left_out = stage(plan, &sides, &base, tree)?;
+    let after = sides.writer.word(&["write-tree", "--missing-ok"])?;
     let bare = Git::new(&directory)
         .with("GIT_DIR", &directory)
-        .with(
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-            temporary.path().join("objects"),
-        )
+        .with(ALTERNATES, &sides.objects)
         .setting(&[
             "core.bare=true",
             "core.compression=1",
@@ -223,29 +224,64 @@ pub fn export_from_tree(
     Ok(left_out)
 }
 
-/// A repository that knows the host's objects and has the files of `tree`.
-fn comparing(plan: &Plan, directory: &Path, temporary: &Path, tree: &Path) -> Result<Git> {
+/// Git in a repository of ours with the files that were copied out.
+struct Sides {
+    /// Knows the host's objects, and so must write none.
+    reader: Git,
+    /// Knows only ours.
+    writer: Git,
+    /// Where the reader finds objects.
+    objects: OsString,
+    directory: PathBuf,
+}
+
+/// A repository that has the files of `tree`.
+fn comparing(plan: &Plan, directory: &Path, temporary: &Path, tree: &Path) -> Result<Sides> {
     let repository = plan.repository();
     let settings = Settings::read(repository)?.without_sparse();
     guest::skeleton(directory, &settings.text(repository.object_format()))?;
     config::write_info(repository, directory, false)?;
-    let mut alternates = guest::repository_objects(repository)?;
-    alternates.push(b'\n');
-    let path = directory.join("objects/info/alternates");
-    std::fs::write(&path, alternates).at("write", &path)?;
     if plan.from.is_none() && plan.options.mode != Mode::MetadataOnly {
         let dirty = repository.git.run(&["diff-files", "--name-only", "-z"])?;
         let dirty: HashSet<_> = dirty.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         filters::write(plan, &settings, &dirty, directory)?;
     }
-    Ok(guest::within(directory, tree).with(
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        temporary.join("objects"),
-    ))
+    let ours = c_quoted(temporary.join("objects").as_os_str().as_bytes());
+    let mut objects = guest::repository_objects(repository)?;
+    objects.push(b':');
+    objects.extend(ours.as_bytes());
+    let objects = OsString::from_vec(objects);
+    let git = guest::within(directory, tree);
+    Ok(Sides {
+        reader: git.with(ALTERNATES, &objects),
+        writer: git.with(ALTERNATES, ours),
+        objects,
+        directory: directory.to_owned(),
+    })
+}
+
+impl Sides {
+    /// Brings the writer what it reads when it stages `changed`, names that each end with NUL:
+    /// what they were, since that decides about ends of lines; attributes of files that are not
+    /// there; what files that have a filter are in git.
+    fn bring(&self, changed: &[u8]) -> Result<()> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let changed: HashSet<&[u8]> = names(changed).collect();
+        let wanted = |name: &[u8]| {
+            let base = name.rsplit(|byte| *byte == b'/').next();
+            base == Some(b".gitattributes") || changed.contains(name)
+        };
+        let mut ids = brought::staged(&self.reader, wanted)?;
+        ids.extend(filters::known(&self.directory)?);
+        brought::bring(&self.reader, &ids, &self.directory.join("objects"))
+    }
 }
 
 /// Brings the index from `base` to the files of `tree`.
-fn stage(plan: &Plan, git: &Git, base: &str, top: &Path) -> Result<Vec<Vec<u8>>> {
+fn stage(plan: &Plan, sides: &Sides, base: &str, top: &Path) -> Result<Vec<Vec<u8>>> {
+    let git = &sides.reader;
     git.run(&["read-tree", base])?;
     let mut tree = Tree::open(top)?;
     let known = git.run(&["ls-files", "-z"])?;
@@ -268,7 +304,8 @@ fn stage(plan: &Plan, git: &Git, base: &str, top: &Path) -> Result<Vec<Vec<u8>>>
         true => Ok(()),
         false => {
             let arguments = [&["update-index"], options, &["-z", "--stdin"]].concat();
-            git.feed(&arguments, Input::Bytes(paths)).map(|_| ())
+            let fed = sides.writer.feed(&arguments, Input::Bytes(paths));
+            fed.map(|_| ())
         }
     };
     update(&["--skip-worktree"], &skipped)?;
@@ -287,6 +324,7 @@ fn stage(plan: &Plan, git: &Git, base: &str, top: &Path) -> Result<Vec<Vec<u8>>>
             changed.push(0);
         }
     }
+    sides.bring(&changed)?;
     update(&["--add", "--remove", "--replace"], &changed)?;
     Ok(left_out)
 }

@@ -101,3 +101,17 @@ pub(crate) fn write(
     }
     Ok(())
 }
+
+/// The objects that the table below `directory` leads to.
+pub(crate) fn known(directory: &Path) -> Result<Vec<String>> {
+    let table = directory.join("banger/clean");
+    if !table.exists() {
+        return Ok(Vec::new());
+    }
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(&table).at("read", &table)? {
+        let path = entry.at("read", &table)?.path();
+        ids.push(fs::read_to_string(&path).at("read", &path)?);
+    }
+    Ok(ids)
+}

@@ -19,6 +19,7 @@ use banger_model::{Code, Error, IoContext, Result};
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, Settings};
+use crate::export::ALTERNATES;
 use crate::filters;
 use crate::git::{Git, Input, broken, c_quoted};
 use crate::plan::{Mode, Plan};
@@ -224,10 +225,7 @@ impl<'a> Guest<'a> {
         let hosts = repository_objects(&plan.repository)?;
         let guest = self
             .git(plan.repository.top())
-            .with(
-                "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-                OsStr::from_bytes(&hosts),
-            )
+            .with(ALTERNATES, OsStr::from_bytes(&hosts))
             .setting(&["pack.compression=0"]);
         let pack = self.directory.join("objects/pack/pack");
         let options = ["pack-objects", "-q", "--delta-base-offset", "--window=0"];

@@ -11,6 +11,7 @@
 
 mod apply;
 mod archive;
+mod brought;
 mod changes;
 mod config;
 mod export;

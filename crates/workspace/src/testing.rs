@@ -189,12 +189,12 @@ impl Pair {
 
     /// Runs the export in the guest, and checks that the guest did not change.
     pub(crate) fn try_export(&self, export: &Export) -> Ended {
-        let before = everything(&self.guest());
+        let before = everything_in_guest(&self.guest());
         let command = export_script(self.guest().as_os_str(), export).unwrap();
         let ended = run(&command);
         assert_same(
             &before,
-            &everything(&self.guest()),
+            &everything_in_guest(&self.guest()),
             "the export changed the guest",
         );
         ended
@@ -305,10 +305,10 @@ pub(crate) fn files(top: &Path) -> Files {
         .collect()
 }
 
-type Everything = BTreeMap<Vec<u8>, (u32, i64, Vec<u8>)>;
+pub(crate) type Everything = BTreeMap<Vec<u8>, (u32, i64, Vec<u8>)>;
 
 /// Names what differs.
-fn assert_same(before: &Everything, after: &Everything, what: &str) {
+pub(crate) fn assert_same(before: &Everything, after: &Everything, what: &str) {
     let names = before.keys().chain(after.keys());
     let different: std::collections::BTreeSet<_> = names
         .filter(|name| before.get(*name) != after.get(*name))
@@ -319,21 +319,27 @@ fn assert_same(before: &Everything, after: &Everything, what: &str) {
 
 /// All there is, `.git` included, with modes and times.
 pub(crate) fn everything(top: &Path) -> Everything {
+    // Git itself renews the time of a shared index whenever it reads it.
+    timed(top, |name, _| !name.starts_with(b".git/sharedindex."))
+}
+
+/// All there is in a guest, where git may renew the times of objects, and an export makes and
+/// removes files.
+fn everything_in_guest(top: &Path) -> Everything {
+    timed(top, |name, is_dir| {
+        !is_dir && !name.starts_with(b".git/objects/") && !name.starts_with(b".git/sharedindex.")
+    })
+}
+
+fn timed(top: &Path, is_timed: impl Fn(&[u8], bool) -> bool) -> Everything {
     use std::os::unix::fs::MetadataExt;
     let walked = walk(top).into_iter();
     walked
         .map(|(name, (mode, content))| {
             let stat = fs::symlink_metadata(top.join(OsStr::from_bytes(&name))).unwrap();
-            // A directory in which something is made and removed again has another time.
-            // Git renews the time of objects that are wanted again, and of a shared index it reads.
-            let renewed = [".git/objects/", ".git/sharedindex."];
-            let renewed = renewed
-                .iter()
-                .any(|prefix| name.starts_with(prefix.as_bytes()));
-            let time = if stat.is_dir() || renewed {
-                0
-            } else {
-                stat.mtime_nsec() ^ stat.mtime()
+            let time = match is_timed(&name, stat.is_dir()) {
+                true => stat.mtime_nsec() ^ stat.mtime(),
+                false => 0,
             };
             (name, (mode, time, content))
         })

@@ -1,6 +1,7 @@
 //! What the host refuses, applies and keeps.
 
 use super::*;
+use crate::testing::{assert_same, everything};
 
 #[test]
 fn a_patch_goes_into_an_unmoved_host_and_no_other() {
@@ -29,11 +30,11 @@ fn a_patch_goes_into_an_unmoved_host_and_no_other() {
     let staged = git(&pair.host(), "diff --cached");
 
     pair.write("no-newline", b"moved");
-    let before = crate::testing::everything(&pair.host());
+    let before = everything(&pair.host());
     let error = apply(&pair.repository(), &patch, &print).unwrap_err();
     assert_eq!(error.code(), Code::Conflict);
     assert!(error.message().contains("has changed since"), "{error:?}");
-    assert_eq!(crate::testing::everything(&pair.host()), before);
+    assert_eq!(everything(&pair.host()), before);
     git(&pair.host(), "checkout no-newline");
     let (plan, _) = (pair.plan(&Options::default()), ());
 
@@ -94,6 +95,77 @@ fn work_is_saved_under_a_reference_and_nothing_else_changes() {
         &pair.at("temporary"),
     );
     assert_eq!(gone.unwrap_err().code(), Code::NotFound);
+}
+
+/// Git renews the time of an object that it would write again: here of those that the guest's
+/// edits bring back, loose and packed.
+#[test]
+fn not_even_a_time_changes_on_the_host() {
+    for packed in [false, true] {
+        let pair = Pair::filled();
+        let base = text(&pair.host(), "rev-parse HEAD");
+        pair.write(".gitattributes", b"*.win text=auto\n");
+        pair.write("kept.win", b"as it is\r\n");
+        git(&pair.host(), "add -A");
+        git(&pair.host(), "commit -qm later");
+        let later = text(&pair.host(), "rev-parse HEAD");
+        if packed {
+            git(&pair.host(), "repack -qad");
+        }
+        pair.write("README", b"not committed\n");
+        let (plan, _) = pair.prepare(&Options::default());
+        // Both are objects of the host's, as are their trees.
+        put(&pair.guest().join("README"), b"first\n");
+        fs::rename(pair.guest().join("empty"), pair.guest().join("moved")).unwrap();
+        fs::rename(
+            pair.guest().join("no-newline"),
+            pair.guest().join("dir/moved"),
+        )
+        .unwrap();
+        fs::remove_file(pair.guest().join("kept.win")).unwrap();
+
+        let before = everything(&pair.host());
+        for base in [
+            TreeBase::Commit(&base),
+            TreeBase::Commit(&later),
+            TreeBase::WorkingTree,
+            TreeBase::Empty,
+        ] {
+            let mut patch = Vec::new();
+            let temporary = pair.at("temporary");
+            export_from_tree(&plan, base, &pair.guest(), &temporary, &mut patch).unwrap();
+            assert!(!patch.is_empty());
+            assert_same(&before, &everything(&pair.host()), "an export wrote");
+        }
+
+        let patch = pair.patch_file(&pair.export(Base::Recorded));
+        let repository = Repository::find(&pair.host()).unwrap();
+        let temporary = pair.at("temporary");
+        for _ in 0..2 {
+            let saved = save_ref(&repository, "box", Some(&later), &patch, &temporary).unwrap();
+            git(&pair.host(), "fsck --strict --no-dangling");
+            let clone = pair.at("clone");
+            git(
+                &pair.at("."),
+                &format!("clone -q {} clone", pair.host().display()),
+            );
+            git(&clone, &format!("fetch -q origin {}", saved.reference));
+            git(&clone, "checkout -q FETCH_HEAD");
+            assert_eq!(files(&clone), files(&pair.guest()));
+            fs::remove_dir_all(clone).unwrap();
+        }
+        let mut after = everything(&pair.host());
+        // It may add, and directories have other times for it.
+        let is_directory = |mode: u32| mode & 0o170_000 == 0o040_000;
+        after.retain(|name, _| before.contains_key(name));
+        let only_files = |all: &mut crate::testing::Everything| {
+            all.retain(|_, (mode, _, _)| !is_directory(*mode));
+        };
+        let mut before = before;
+        only_files(&mut before);
+        only_files(&mut after);
+        assert_same(&before, &after, "a save changed what was there");
+    }
 }
 
 #[test]
