@@ -19,9 +19,7 @@ const OLDEST: (u32, u32) = (2, 30);
 /// How much of what git says on standard error is kept, in bytes.
 const MAX_STDERR: u64 = 16 << 10;
 /// Settings of every call.
-const SETTINGS: [&str; 13] = [
-    // To read a sparse index as one, git may write the trees that it stands for.
-    "index.sparse=false",
+const SETTINGS: [&str; 12] = [
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
     "core.untrackedCache=keep",
