@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use banger_tests::World;
+use banger_tests::repository::HostRepository;
 
 use crate::Scenario;
 
@@ -14,6 +15,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("sync-git-identity", git_identity),
     ("sync-env-file", env_file),
     ("sync-tools-need-a-network", tools),
+    ("sync-tools-bootstrap", bootstrap),
 ];
 
 fn home(w: &World, path: &str) -> PathBuf {
@@ -274,4 +276,48 @@ fn tools(w: &World) {
         assert!(w.vms().is_empty(), "refused before anything is made");
         fs::remove_file(repo.join(file)).expect("remove a file");
     }
+}
+
+/// A `mise` that installs one tool and needs no network.
+const FAKE_MISE: &str = "#!/bin/sh\necho \"mise $*\"\n[ \"$1\" = install ] || exit 0\n\
+    [ ! -e fail ] || { printf 'no such \\033[2Jtool\\n' >&2; exit 4; }\n\
+    mkdir -p ~/.local/share/mise/shims && cd ~/.local/share/mise/shims && \
+    printf '#!/bin/sh\\necho tool in $PWD\\n' > tool && chmod 755 tool\n";
+
+fn bootstrap(w: &World) {
+    write(w, "mise", FAKE_MISE, 0o755);
+    w.configure(
+        "[[file_sync]]\nhost = \"~/mise\"\nguest = \"~/.local/bin/mise\"\nmode = \"0755\"\n",
+    );
+    let host = HostRepository::small(w, "repo");
+    host.write("mise.toml", b"");
+    host.commit("tools");
+    let repo = host.path().to_str().expect("text");
+    let run = |flags: &[&'static str]| {
+        let args = ["vm", "run", "--nat"].iter().chain(flags).copied();
+        w.banger(args.chain([repo, "--", "tool"]))
+    };
+    let done = run(&["--name", "box"]).ok();
+    assert!(done.out().starts_with("tool in "), "{done:?}");
+    for line in ["mise trust mise.toml\n", "mise install\n"] {
+        assert!(done.err().contains(line), "{}", done.err());
+    }
+    // A login shell sets its own PATH.
+    let login = ["vm", "exec", "box", "--", "bash", "-lc", "cd /; tool"];
+    assert_eq!(w.banger(login).ok().out(), "tool in /\n");
+    w.banger(["vm", "delete", "box"]).ok();
+
+    host.write("fail", b"");
+    host.commit("no tools");
+    for (flags, shown) in [
+        (&["--rm"][..], "\nno such tool\n"),
+        (&["--rm", "-q"], "| no such"),
+    ] {
+        let failed = run(flags).expect_code(125);
+        assert_eq!(failed.out(), "");
+        for part in [shown, "`mise.toml`", "ended with code 4", "--no-bootstrap"] {
+            assert!(failed.err().contains(part), "{flags:?}: {}", failed.err());
+        }
+    }
+    assert!(w.vms().is_empty());
 }

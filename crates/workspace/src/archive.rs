@@ -14,6 +14,7 @@ use banger_model::{Code, Error, IoContext, Result};
 use crate::git::shown;
 use crate::guest::{Guest, Prepared, moved};
 use crate::plan::{Entry, Plan};
+use crate::stop::Stop;
 use crate::tree::{Kind, Seen, Tree, seen};
 
 /// What was copied.
@@ -40,14 +41,24 @@ impl Plan {
     /// and [`Code::NoSpace`] when git or a file fails. The archive is then incomplete, and no
     /// reader takes it for whole.
     pub fn write_archive(&self, temporary: &Path, writer: impl Write) -> Result<Summary> {
+        self.write_archive_until(&Stop::default(), temporary, writer)
+    }
+
+    /// The same; [`Code::Cancelled`] as soon as `stop` says so.
+    pub(crate) fn write_archive_until(
+        &self,
+        stop: &Stop,
+        temporary: &Path,
+        writer: impl Write,
+    ) -> Result<Summary> {
         let temporary = tempfile::Builder::new()
             .prefix("banger-workspace-")
             .tempdir_in(temporary)
             .at("create a directory in", temporary)?;
-        let guest = Guest::new(self, temporary.path().join("git"))?;
+        let guest = Guest::new(self, temporary.path().join("git"), stop)?;
         let mut archive = Archive::new(writer);
         let prepared = match &self.from {
-            None => self.working_tree(&guest, &mut archive)?,
+            None => self.working_tree(&guest, &mut archive, stop)?,
             Some(commit) => {
                 let tree = temporary.path().join("tree");
                 let prepared = guest.check_out(commit, &tree)?;
@@ -73,6 +84,7 @@ impl Plan {
         &self,
         guest: &Guest<'_>,
         archive: &mut Archive<W>,
+        stop: &Stop,
     ) -> Result<Prepared> {
         let dirty = guest.copy_index()?;
         let mut tree = Tree::open(self.repository.top())?;
@@ -81,6 +93,9 @@ impl Plan {
             let written = archive
                 .begin(&mut tree)
                 .and_then(|()| archive.files(self.entries(), &mut tree, &dirty));
+            if written.is_err() {
+                stop.stop();
+            }
             let filled = filling
                 .join()
                 .unwrap_or_else(|_| Err(Error::internal("the thread that packs ended early")));

@@ -18,6 +18,7 @@ use crate::filters;
 use crate::git::{Git, Input, broken, c_quoted, shown};
 use crate::guest::{self, Guest};
 use crate::plan::{Mode, Plan};
+use crate::stop::Stop;
 use crate::tree::Tree;
 
 /// What a guest's files are compared with.
@@ -172,7 +173,7 @@ pub fn export_from_tree(
         }
         TreeBase::Empty => repository.object_format().empty_tree().to_owned(),
         TreeBase::WorkingTree => {
-            let guest = Guest::new(plan, temporary.path().join("snapshot"))?;
+            let guest = Guest::new(plan, temporary.path().join("snapshot"), &Stop::default())?;
             let dirty = guest.copy_index()?;
             let prepared = guest.fill(&dirty)?;
             std::fs::rename(
@@ -244,7 +245,7 @@ fn comparing(plan: &Plan, directory: &Path, temporary: &Path, tree: &Path) -> Re
     if plan.from.is_none() && plan.options.mode != Mode::MetadataOnly {
         let dirty = repository.git.run(&["diff-files", "--name-only", "-z"])?;
         let dirty: HashSet<_> = dirty.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
-        filters::write(plan, &settings, &dirty, directory)?;
+        filters::write(plan, repository, &settings, &dirty, directory)?;
     }
     let ours = c_quoted(temporary.join("objects").as_os_str().as_bytes());
     let mut objects = guest::repository_objects(repository)?;

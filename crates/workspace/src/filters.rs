@@ -18,7 +18,7 @@ use banger_model::{IoContext, Result};
 use crate::config::Settings;
 use crate::git::{Input, c_quoted};
 use crate::plan::Plan;
-use crate::repository::strange;
+use crate::repository::{Repository, strange};
 use crate::tree::Kind;
 
 /// Stands for a filter's `clean`: the known object for known content, else the content.
@@ -39,6 +39,7 @@ fi
 /// Writes the table below `directory`, the guest's `.git`, for all files but those in `dirty`.
 pub(crate) fn write(
     plan: &Plan,
+    repository: &Repository,
     settings: &Settings,
     dirty: &HashSet<Vec<u8>>,
     directory: &Path,
@@ -59,7 +60,7 @@ pub(crate) fn write(
         .filter(|entry| !dirty.contains(&entry.path))
         .flat_map(|entry| [entry.path.as_slice(), b"\0"].concat())
         .collect();
-    let git = &plan.repository.git;
+    let git = &repository.git;
     let said = git.feed(
         &["check-attr", "-z", "--stdin", "filter"],
         Input::Bytes(&clean),
@@ -94,7 +95,7 @@ pub(crate) fn write(
     )?;
     let ids = String::from_utf8(ids).map_err(|_| strange())?;
     for (staged, id) in files.iter().zip(ids.lines()) {
-        if *staged.id != *id && plan.repository.object_format().is_id(id) {
+        if *staged.id != *id && repository.object_format().is_id(id) {
             let path = table.join(id);
             fs::write(&path, staged.id.as_bytes()).at("write", &path)?;
         }

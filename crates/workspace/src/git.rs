@@ -14,6 +14,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use banger_model::{Code, Error, Result};
 
+use crate::stop::Stop;
+
 /// The oldest git that has everything we ask of it.
 const OLDEST: (u32, u32) = (2, 30);
 /// How much of what git says on standard error is kept, in bytes.
@@ -41,6 +43,7 @@ pub(crate) struct Git {
     environment: Vec<(&'static str, OsString)>,
     settings: Vec<&'static str>,
     apart: bool,
+    stop: Stop,
 }
 
 /// Writes what git reads, in a thread of its own.
@@ -68,6 +71,7 @@ impl Git {
             environment: Vec::new(),
             settings: Vec::new(),
             apart: false,
+            stop: Stop::default(),
         }
     }
 
@@ -75,6 +79,14 @@ impl Git {
     pub(crate) fn apart(&self) -> Git {
         Git {
             apart: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same, ended by `stop`.
+    pub(crate) fn under(&self, stop: &Stop) -> Git {
+        Git {
+            stop: stop.clone(),
             ..self.clone()
         }
     }
@@ -183,6 +195,7 @@ impl Git {
         input: Input<'_>,
         output: impl FnOnce(ChildStdout) -> Result<()>,
     ) -> Result<Ended> {
+        self.stop.check()?;
         let mut command = self.command();
         command.args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,7 +223,12 @@ impl Git {
         let child = command.spawn().map_err(missing)?;
         // The parent's copies of what was handed on.
         drop(command);
-        attend(child, write, output)
+        let running = self.stop.watch(&child);
+        let ended = attend(child, write, output);
+        drop(running?);
+        // However it ended then, that is why.
+        self.stop.check()?;
+        ended
     }
 
     fn command(&self) -> Command {

@@ -24,6 +24,7 @@ use crate::filters;
 use crate::git::{Git, Input, broken, c_quoted};
 use crate::plan::{Mode, Plan};
 use crate::repository::{Repository, listing};
+use crate::stop::Stop;
 
 /// The commit that a guest's files stand on.
 pub(crate) const BASE_REF: &str = "refs/banger/base";
@@ -53,6 +54,9 @@ pub(crate) const STRICT: [&str; 7] = [
 /// A guest's `.git` under construction.
 pub(crate) struct Guest<'a> {
     plan: &'a Plan,
+    /// The host's, as the plan has it, but that git ends when this is given up.
+    repository: Repository,
+    stop: Stop,
     directory: PathBuf,
     settings: Settings,
 }
@@ -68,18 +72,22 @@ pub struct Prepared {
 
 impl<'a> Guest<'a> {
     /// Makes the directory with everything but objects, references and the index.
-    pub(crate) fn new(plan: &'a Plan, directory: PathBuf) -> Result<Guest<'a>> {
+    /// `stop` ends whatever is done.
+    pub(crate) fn new(plan: &'a Plan, directory: PathBuf, stop: &Stop) -> Result<Guest<'a>> {
         let metadata_only = plan.options.mode == Mode::MetadataOnly;
-        let mut settings = Settings::read(&plan.repository)?;
+        let repository = plan.repository.under(stop);
+        let mut settings = Settings::read(&repository)?;
         if metadata_only {
             settings = settings.sparse();
         } else if plan.from.is_some() {
             settings = settings.without_sparse();
         }
-        skeleton(&directory, &settings.text(plan.repository.object_format()))?;
-        config::write_info(&plan.repository, &directory, metadata_only)?;
+        skeleton(&directory, &settings.text(repository.object_format()))?;
+        config::write_info(&repository, &directory, metadata_only)?;
         Ok(Guest {
             plan,
+            repository,
+            stop: stop.clone(),
             directory,
             settings,
         })
@@ -91,13 +99,13 @@ impl<'a> Guest<'a> {
 
     /// Git in the guest's repository, with this working tree.
     fn git(&self, tree: &Path) -> Git {
-        within(&self.directory, tree)
+        within(&self.directory, tree).under(&self.stop)
     }
 
     /// Copies the index and finds the files that git would have to read to know whether they
     /// have changed.
     pub(crate) fn copy_index(&self) -> Result<HashSet<Vec<u8>>> {
-        let repository = &self.plan.repository;
+        let repository = &self.repository;
         copy_file(
             &repository.git_path("index")?,
             &self.directory.join("index"),
@@ -125,7 +133,13 @@ impl<'a> Guest<'a> {
     pub(crate) fn fill(&self, dirty: &HashSet<Vec<u8>>) -> Result<Prepared> {
         self.references()?;
         self.objects()?;
-        filters::write(self.plan, &self.settings, dirty, &self.directory)?;
+        filters::write(
+            self.plan,
+            &self.repository,
+            &self.settings,
+            dirty,
+            &self.directory,
+        )?;
         let tree = self.snapshot(dirty)?;
         if self.plan.options.mode == Mode::MetadataOnly {
             self.skip_all()?;
@@ -162,7 +176,7 @@ impl<'a> Guest<'a> {
         if plan.options.mode == Mode::Overlay {
             if let Some(commit) = plan.base() {
                 // As it was committed: a shallow clone hides the parents.
-                let written = plan.repository.git.run(&["cat-file", "commit", commit])?;
+                let written = self.repository.git.run(&["cat-file", "commit", commit])?;
                 let mut head = written
                     .split(|byte| *byte == b'\n')
                     .take_while(|line| !line.is_empty());
@@ -171,7 +185,7 @@ impl<'a> Guest<'a> {
                 }
             }
         } else {
-            for (name, target) in references(&plan.repository)? {
+            for (name, target) in references(&self.repository)? {
                 match target {
                     Target::Object(id) => line(&mut packed, format_args!("{id} {name}\n")),
                     Target::Reference(target) => {
@@ -179,7 +193,7 @@ impl<'a> Guest<'a> {
                     }
                 }
             }
-            let shallow = config::read(&plan.repository.git_path("shallow")?)?;
+            let shallow = config::read(&self.repository.git_path("shallow")?)?;
             if !shallow.is_empty() {
                 self.write("shallow", &shallow)?;
             }
@@ -195,12 +209,12 @@ impl<'a> Guest<'a> {
     /// All objects that the guest's references and its index need, as one pack.
     fn objects(&self) -> Result<()> {
         let plan = self.plan;
-        let git = &plan.repository.git;
+        let git = &self.repository.git;
         let (mut list, mut tips) = (vec!["rev-list", "--objects", "--stdin"], String::new());
         if plan.options.mode == Mode::Overlay {
             list.push("--no-walk");
         } else {
-            for (_, target) in references(&plan.repository)? {
+            for (_, target) in references(&self.repository)? {
                 if let Target::Object(id) = target {
                     line(&mut tips, format_args!("{id}\n"));
                 }
@@ -222,9 +236,9 @@ impl<'a> Guest<'a> {
                 .map_err(|error| broken(&error))
         };
         // In the guest's repository, so that what it writes goes there.
-        let hosts = repository_objects(&plan.repository)?;
+        let hosts = repository_objects(&self.repository)?;
         let guest = self
-            .git(plan.repository.top())
+            .git(self.repository.top())
             .with(ALTERNATES, OsStr::from_bytes(&hosts))
             .setting(&["pack.compression=0"]);
         let pack = self.directory.join("objects/pack/pack");
@@ -250,11 +264,11 @@ impl<'a> Guest<'a> {
         if plan.from.is_some() {
             return Ok(String::new());
         }
-        let empty = plan.repository.object_format().empty_blob();
+        let empty = self.repository.object_format().empty_blob();
         let mut ids: HashSet<&str> = plan.index.iter().map(|staged| &*staged.id).collect();
         // Stands for a file that is only intended to be added, and need not exist.
         if ids.remove(empty) {
-            let tree = self.git(plan.repository.top());
+            let tree = self.git(self.repository.top());
             tree.word_of(&["hash-object", "-w", "--stdin"], Input::Bytes(b""))?;
         }
         let mut ids: Vec<_> = ids.into_iter().collect();
@@ -270,7 +284,7 @@ impl<'a> Guest<'a> {
             copy_file(&self.directory.join("index"), &index)?;
         }
         let git = self
-            .git(plan.repository.top())
+            .git(self.repository.top())
             .with("GIT_INDEX_FILE", &index);
         if plan.options.mode != Mode::MetadataOnly {
             let present = plan.present();
@@ -327,14 +341,14 @@ impl<'a> Guest<'a> {
 
     /// Marks every file as one the working tree does without.
     fn skip_all(&self) -> Result<()> {
-        let git = self.git(self.plan.repository.top());
+        let git = self.git(self.repository.top());
         let names = git.run(&["ls-files", "-z"])?;
         let skip = ["update-index", "--skip-worktree", "-z", "--stdin"];
         git.feed(&skip, Input::Bytes(&names)).map(|_| ())
     }
 
     fn record(&self, tree: String) -> Result<Prepared> {
-        let git = identified(&self.git(self.plan.repository.top()));
+        let git = identified(&self.git(self.repository.top()));
         let mut arguments = vec!["commit-tree", &tree, "-m", "the files as they were copied"];
         if let Some(base) = self.plan.base() {
             arguments.extend(["-p", base]);

@@ -25,6 +25,7 @@ mod properties;
 mod remote;
 mod repository;
 mod save;
+mod stop;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

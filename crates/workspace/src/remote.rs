@@ -22,6 +22,7 @@ use crate::export::{Base, Export, TreeBase, export_failure, export_from_tree, ex
 use crate::git::quoted;
 use crate::plan::{Options, Plan};
 use crate::repository::Repository;
+use crate::stop::Stop;
 use crate::{SavedRef, Summary, save_ref};
 pub use commits::Bundle;
 
@@ -111,8 +112,10 @@ impl Remote {
         };
         let temporary = temporary.to_owned();
         let (outcome, written) = tokio::sync::oneshot::channel();
-        let copied = client::copy_in_with(&self.agent, request, move |archive| {
-            let summary = plan.write_archive(&temporary, Counted(archive, &carried));
+        let stop = Stop::default();
+        let given_up = stop.on_drop();
+        let write = move |archive: &mut dyn Write| {
+            let summary = plan.write_archive_until(&stop, &temporary, Counted(archive, &carried));
             let result = match &summary {
                 Ok(summary) => Ok(summary.copied),
                 // Ours to explain: the guest only sees an archive without an end.
@@ -121,8 +124,9 @@ impl Remote {
             // Nobody waits for it when the copy was given up.
             outcome.send(summary).ok();
             result
-        })
-        .await;
+        };
+        let copied =
+            client::copy_in_until(&self.agent, request, write, move || drop(given_up)).await;
         match (copied, written.await) {
             (_, Ok(Err(error))) if error.code() != Code::Cancelled => Err(error),
             (Err(error), _) => Err(error),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use banger_model::{Code, Error, IoContext, Result};
 
 use crate::git::{Git, quoted, shown};
+use crate::stop::Stop;
 
 /// The mode of a submodule in an index or a tree.
 pub(crate) const GITLINK: &str = "160000";
@@ -164,6 +165,14 @@ impl Repository {
             format,
             git,
         })
+    }
+
+    /// The same, whose git is ended by `stop`.
+    pub(crate) fn under(&self, stop: &Stop) -> Repository {
+        Repository {
+            git: self.git.under(stop),
+            ..self.clone()
+        }
     }
 
     /// The top directory, absolute, without links.

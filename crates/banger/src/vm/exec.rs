@@ -145,14 +145,28 @@ fn went_away(vm: &Vm, during: &str) -> Error {
         .as_ref()
         .map(|reason| format!(" ({reason})"))
         .unwrap_or_default();
+    let state = match under_way(vm.state) {
+        Some(act) => format!("is being {act}{because}"),
+        None => format!("is {} now{because}", vm.state),
+    };
     Error::new(
         Code::AgentFailed,
-        format!(
-            "`{name}` is {} now{because}: it went away while {during}",
-            vm.state
-        ),
+        format!("`{name}` {state}: the connection to it ended while {during}"),
     )
     .hint(format!("its console is in `{}`", vm.console_log))
+}
+
+/// What is being done to a machine that does not run any more, but has not come to rest.
+fn under_way(state: VmState) -> Option<&'static str> {
+    match state {
+        VmState::Stopping => Some("stopped"),
+        VmState::Deleting => Some("deleted"),
+        VmState::Creating
+        | VmState::Starting
+        | VmState::Running
+        | VmState::Stopped
+        | VmState::Broken => None,
+    }
 }
 
 fn deleted(vm: &Vm, during: &str) -> Error {

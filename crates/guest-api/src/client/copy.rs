@@ -191,11 +191,29 @@ pub async fn copy_in_with<F>(socket: &Path, copy: CopyIn, write: F) -> Result<Co
 where
     F: FnOnce(&mut dyn Write) -> io::Result<Copied> + Send + 'static,
 {
+    copy_in_until(socket, copy, write, || ()).await
+}
+
+/// The same for a `write` that may be busy without writing: `over` is called, or dropped with the
+/// future, once the guest takes no more, and then `write` is waited for.
+///
+/// # Errors
+/// As [`copy_in_with`].
+pub async fn copy_in_until<F>(
+    socket: &Path,
+    copy: CopyIn,
+    write: F,
+    over: impl FnOnce(),
+) -> Result<Copied>
+where
+    F: FnOnce(&mut dyn Write) -> io::Result<Copied> + Send + 'static,
+{
     let (archive, far) = tokio::io::duplex(BRIDGE);
     let mut bridge = Bridge(far, Handle::current());
     let writing = tokio::task::spawn_blocking(move || write(&mut bridge));
     // An archive that breaks off has no end, and the guest refuses it for that.
     let copied = copy_in(socket, copy, archive).await;
+    over();
     match (copied, writing.await.map_err(lost)?) {
         (Ok(copied), Ok(written)) => Ok(Copied {
             left_out: copied.left_out.saturating_add(written.left_out),

@@ -21,7 +21,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 pub use boot::serve_boot;
-pub use copy::{CopyOutStream, archive_error, copy_in, copy_in_with, copy_out, copy_out_with};
+pub use copy::{
+    CopyOutStream, archive_error, copy_in, copy_in_until, copy_in_with, copy_out, copy_out_with,
+};
 pub use exec::{ExecOutput, ExecReceiver, ExecSender, exec};
 pub use guest::{dial, listeners, stats};
 
