@@ -257,10 +257,10 @@ fn env_file(w: &World) {
 }
 
 fn tools(w: &World) {
-    let repo = w.root().join("repo");
-    fs::create_dir(&repo).expect("make a directory");
+    let host = HostRepository::small(w, "repo");
     for file in [".mise.toml", "mise.toml", ".tool-versions"] {
-        fs::write(repo.join(file), "").expect("write a file");
+        host.write(file, b"");
+        host.git_words(&["add", file]);
         let run = |flags: &[&str], code| {
             let args = ["vm", "run", "--rm"].iter().chain(flags);
             let args = args.chain(&["repo", "--", "true"]);
@@ -274,7 +274,7 @@ fn tools(w: &World) {
         assert!(run(&["--nat=false"], 125).contains("`--no-bootstrap`"));
         w.configure("");
         assert!(w.vms().is_empty(), "refused before anything is made");
-        fs::remove_file(repo.join(file)).expect("remove a file");
+        host.git_words(&["rm", "-q", "--force", file]);
     }
 }
 
