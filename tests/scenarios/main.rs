@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         (images::SCENARIOS, World::empty),
     ];
     let trials = groups
-        .into_iter()
+        .iter()
         .flat_map(|(scenarios, ground)| scenarios.iter().map(move |scenario| (*scenario, ground)))
         .map(|((name, body), ground)| {
             let base = Arc::clone(&base);
