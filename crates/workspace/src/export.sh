@@ -8,12 +8,13 @@ export LC_ALL=C
 fail() { code=$1; shift; printf '%s\n' "$*" >&2; exit "$code"; }
 
 command -v git >/dev/null 2>&1 || fail 65 'the guest has no git'
-cd -- "$top" 2>/dev/null || fail 66 'the workspace is not there'
-here=$(pwd -P)
-for name in $(git rev-parse --local-env-vars) GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_CEILING_DIRECTORIES \
-    GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS GIT_ICASE_PATHSPECS \
-    GIT_TRACE GIT_TRACE2 GIT_TRACE2_EVENT GIT_TRACE2_PERF GIT_TRACE_SETUP; do
-    unset "$name"
+cd -P -- "$top" 2>/dev/null || fail 66 'the workspace is not there'
+here=$PWD
+for name in $(set); do
+    case $name in
+    *[!A-Za-z0-9_]*=*) ;;
+    GIT_*=*) unset "${name%%=*}" ;;
+    esac
 done
 # The workspace's own configuration decides, and not that of whoever works in the guest.
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
@@ -29,88 +30,98 @@ g() {
         -c core.bigFileThreshold=16m -c core.checkStat=$check -c core.trustctime=$ctime \
         -c diff.suppressBlankEmpty=false -c protocol.allow=never -c gc.auto=0 "$@"
 }
-# One line each; the last is there only for an index in two parts.
-said=$(g rev-parse --is-inside-work-tree --absolute-git-dir --show-toplevel --git-path index \
-    --git-path objects --shared-index-path 2>/dev/null) || fail 68 'the workspace is not a git repository'
-shared=
+case $base in
+recorded) wanted=refs/banger/base ;;
+prepared) wanted=refs/banger/prepared ;;
+commit:*) wanted=${base#commit:} ;;
+*) wanted=HEAD ;;
+esac
+# One line each, the last only if there is such a tree.
+said=$(g rev-parse --quiet --verify --is-inside-work-tree --absolute-git-dir --show-toplevel \
+    --git-path index --git-path objects "$wanted^{tree}" 2>/dev/null) || :
+tree=
 {
-    IFS= read -r inside && IFS= read -r dir && IFS= read -r top && IFS= read -r index
-    IFS= read -r objects
-    IFS= read -r shared || :
+    IFS= read -r inside && IFS= read -r dir && IFS= read -r top && IFS= read -r index &&
+        IFS= read -r objects || fail 68 'the workspace is not a git repository'
+    IFS= read -r tree || :
 } <<END
 $said
 END
 # One further up is another one.
 [ "$inside" = true ] && [ "$top" = "$here" ] || fail 68 'the workspace is not a git repository'
-cd -- "$top"
 case $objects in /*) ;; *) objects=$top/$objects ;; esac
 
-known() { g rev-parse --verify --quiet --end-of-options "$1^{tree}" 2>/dev/null; }
+known() { g rev-parse --verify --quiet "$1^{tree}" 2>/dev/null; }
 none() { g hash-object -t tree --stdin </dev/null; }
-case $base in
-recorded)
-    if base=$(known refs/banger/base); then :
-    elif known refs/banger/prepared >/dev/null; then base=$(none)
-    else base=$(known HEAD) || base=$(none)
-    fi ;;
-prepared) base=$(known refs/banger/prepared) || fail 67 'the guest has no record of what was copied' ;;
-head) base=$(known HEAD) || base=$(none) ;;
-empty) base=$(none) ;;
-*)
-    id=${base#commit:}
-    base=$(known "$id") || fail 67 "the guest has no commit $id" ;;
+if [ "$base" = empty ]; then tree=; fi
+[ -n "$tree" ] || case $base in
+recorded) known refs/banger/prepared >/dev/null || tree=$(known HEAD) || : ;;
+prepared) fail 67 'the guest has no record of what was copied' ;;
+commit:*) fail 67 "the guest has no commit $wanted" ;;
 esac
+base=${tree:-$(none)}
 
-own=$(mktemp -d "$dir/banger-export.XXXXXX")
+# One that was killed may have left its directory.
+own=$dir/banger-export.$$
+while [ -e "$own" ]; do own=$own+; done
 trap 'rm -rf "$own"' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 141' PIPE
 trap 'exit 143' TERM
-mkdir "$own/objects"
+umask 077
+mkdir "$own" "$own/objects"
 # With its time, by which git knows what it must look at twice.
 if [ -f "$index" ]; then cp -p -- "$index" "$own/index"; fi
-if [ -n "$shared" ]; then cp -p -- "$shared" "$own/"; fi
+case $objects in *[\\\"]*) objects=$(printf '%s' "$objects" | sed 's/[\\"]/\\&/g') ;; esac
 export GIT_DIR="$dir" GIT_WORK_TREE="$top" GIT_INDEX_FILE="$own/index"
-GIT_ALTERNATE_OBJECT_DIRECTORIES="\"$(printf '%s' "$objects" | sed 's/[\\"]/\\&/g')\""
-export GIT_OBJECT_DIRECTORY="$own/objects" GIT_ALTERNATE_OBJECT_DIRECTORIES
+export GIT_OBJECT_DIRECTORY="$own/objects" GIT_ALTERNATE_OBJECT_DIRECTORIES="\"$objects\""
 
-# Beside what follows, which looks at known files.
-g ls-files --others --exclude-standard >"$own/others" &
-others=$!
-
+# Starting a program is what costs most in a small guest, so there are as few as can be: two that
+# look through the tree, beside each other, and one that sorts what they say into files.
+look() { g diff-files --name-status --no-renames >"$own/looked"; }
+sort_out() {
+    (cd -- "$own" && exec sed -n '
+        /^H /d
+        /^? .*\/"\{0,1\}$/{
+            s/^? /left out, it is a repository of its own: /p
+            d
+        }
+        s/^? /A	/
+        /^[Ss] /{
+            h
+            s/^..//w skipped
+            g
+        }
+        s/^[a-z] //w assumed
+        s/^D	//w gone
+        s/^[A-Z]	//w changed
+    ' looked seen)
+}
+g ls-files -v --cached --others --exclude-standard >"$own/seen" &
+seen=$!
+look
+wait "$seen"
+sort_out >&2
 # Files that git is told not to look at count as well, as far as they are there.
-g ls-files -v >"$own/tags"
-if grep -q '^[a-z]' "$own/tags"; then
-    sed -n 's/^[a-z] //p' "$own/tags" >"$own/list"
-    g update-index --no-assume-unchanged --stdin <"$own/list"
-fi
-if grep -q '^[Ss] ' "$own/tags"; then
-    sed -n 's/^[Ss] //p' "$own/tags" | sort >"$own/skipped"
+if [ -s "$own/assumed" ] || [ -s "$own/skipped" ]; then
+    g update-index --no-assume-unchanged --stdin <"$own/assumed"
     g update-index --no-skip-worktree --stdin <"$own/skipped"
-    g diff-files --name-only --diff-filter=D | sort >"$own/gone"
-    comm -12 "$own/skipped" "$own/gone" >"$own/list"
-    g update-index --skip-worktree --stdin <"$own/list"
+    look
+    sort_out >/dev/null
+    sort -o "$own/skipped" "$own/skipped"
+    sort "$own/gone" | comm -13 "$own/skipped" - >"$own/looked"
+    mv -f "$own/looked" "$own/gone"
 fi
-tab=$(printf '\t')
-g diff-files --name-status --no-renames >"$own/changed"
-sed -n "s/^D$tab//p" "$own/changed" >"$own/list"
-if [ -s "$own/list" ]; then g update-index --force-remove --stdin <"$own/list"; fi
-sed -n "/^D/d; s/^[A-Z]$tab//p" "$own/changed" >"$own/list"
-wait "$others"
-if [ -s "$own/others" ]; then
-    sed -n '/\/"\{0,1\}$/s/^/left out, it is a repository of its own: /p' "$own/others" >&2
-    sed '/\/"\{0,1\}$/d' "$own/others" >>"$own/list"
-fi
-if [ -s "$own/list" ]; then g update-index --add --remove --replace --stdin <"$own/list"; fi
-tree=$(g write-tree)
+if [ -s "$own/gone" ]; then g update-index --force-remove --stdin <"$own/gone"; fi
+if [ -s "$own/changed" ]; then g update-index --add --remove --replace --stdin <"$own/changed"; fi
 
 # As of a repository without files: no attribute of the tree changes how it is compared.
-unset GIT_WORK_TREE GIT_INDEX_FILE
-cd -- "$own"
+unset GIT_WORK_TREE
+cd -- "$own/objects"
 case $output in
 names) set -- --name-status -z --no-renames ;;
 *) set -- -p --binary --full-index -M -l500 --src-prefix=a/ --dst-prefix=b/ -U3 --inter-hunk-context=0 ;;
 esac
-g -c core.bare=true -c core.compression=1 -c core.attributesFile=/dev/null diff-tree -r --no-color --no-ext-diff --no-textconv \
-    --no-relative --submodule=short --ignore-submodules=none "$@" "$base" "$tree"
+g -c core.bare=true -c core.compression=1 -c core.attributesFile=/dev/null diff-index --cached --no-color --no-ext-diff --no-textconv \
+    --no-relative --submodule=short --ignore-submodules=none "$@" "$base" --
