@@ -1,7 +1,7 @@
 # Prints what a workspace holds beyond a base, as a patch. Changes nothing in it: index and
 # objects are its own, in a directory that is removed at the end.
 # Arguments: the workspace, the base, what to print, how to look at files.
-set -eu
+set -euf
 top=$1 base=$2 output=$3 look=$4
 unset CDPATH
 export LC_ALL=C
@@ -77,44 +77,38 @@ case $objects in *[\\\"]*) objects=$(printf '%s' "$objects" | sed 's/[\\"]/\\&/g
 export GIT_DIR="$dir" GIT_WORK_TREE="$top" GIT_INDEX_FILE="$own/index"
 export GIT_OBJECT_DIRECTORY="$own/objects" GIT_ALTERNATE_OBJECT_DIRECTORIES="\"$objects\""
 
-# Starting a program is what costs most in a small guest, so there are as few as can be: two that
-# look through the tree, beside each other, and one that sorts what they say into files.
-look() { g diff-files --name-status --no-renames >"$own/looked"; }
-sort_out() {
-    (cd -- "$own" && exec sed -n '
-        /^H /d
+# Starting a program is what costs most in a small guest, so there are as few as can be, and none
+# for what is not there. Of known files, only those that git is told not to look at are of interest.
+g ls-files -v --cached --others --exclude-standard >"$own/seen"
+grep -v '^H ' "$own/seen" >"$own/odd" || [ $? = 1 ]
+if [ -s "$own/odd" ]; then
+    cd -- "$own"
+    sed -n '
         /^? .*\/"\{0,1\}$/{
             s/^? /left out, it is a repository of its own: /p
             d
         }
-        s/^? /A	/
+        s/^? //w others
         /^[Ss] /{
             h
             s/^..//w skipped
             g
         }
         s/^[a-z] //w assumed
-        s/^D	//w gone
-        s/^[A-Z]	//w changed
-    ' looked seen)
-}
-g ls-files -v --cached --others --exclude-standard >"$own/seen" &
-seen=$!
-look
-wait "$seen"
-sort_out >&2
-# Files that git is told not to look at count as well, as far as they are there.
-if [ -s "$own/assumed" ] || [ -s "$own/skipped" ]; then
-    g update-index --no-assume-unchanged --stdin <"$own/assumed"
-    g update-index --no-skip-worktree --stdin <"$own/skipped"
-    look
-    sort_out >/dev/null
-    sort -o "$own/skipped" "$own/skipped"
-    sort "$own/gone" | comm -13 "$own/skipped" - >"$own/looked"
-    mv -f "$own/looked" "$own/gone"
+    ' odd >&2
+    cd -- "$top"
 fi
-if [ -s "$own/gone" ]; then g update-index --force-remove --stdin <"$own/gone"; fi
-if [ -s "$own/changed" ]; then g update-index --add --remove --replace --stdin <"$own/changed"; fi
+# They count as well, as far as they are there.
+if [ -s "$own/assumed" ]; then g update-index --no-assume-unchanged --stdin <"$own/assumed"; fi
+if [ -s "$own/skipped" ]; then
+    g update-index --no-skip-worktree --stdin <"$own/skipped"
+    g diff-files --name-only --diff-filter=D >"$own/gone"
+    sort -o "$own/skipped" "$own/skipped"
+    sort "$own/gone" | comm -12 "$own/skipped" - >"$own/absent"
+    g update-index --skip-worktree --stdin <"$own/absent"
+fi
+g -c add.ignoreErrors=false add -u
+if [ -s "$own/others" ]; then g update-index --add --remove --replace --stdin <"$own/others"; fi
 
 # As of a repository without files: no attribute of the tree changes how it is compared.
 unset GIT_WORK_TREE
