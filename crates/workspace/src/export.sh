@@ -10,11 +10,10 @@ fail() { code=$1; shift; printf '%s\n' "$*" >&2; exit "$code"; }
 command -v git >/dev/null 2>&1 || fail 65 'the guest has no git'
 cd -P -- "$top" 2>/dev/null || fail 66 'the workspace is not there'
 here=$PWD
+# Words of values come along, and at worst name what is not there.
 for name in $(set); do
-    case $name in
-    *[!A-Za-z0-9_]*=*) ;;
-    GIT_*=*) unset "${name%%=*}" ;;
-    esac
+    case $name in GIT_*=*) name=${name%%=*} ;; *) continue ;; esac
+    case $name in *[!A-Za-z0-9_]*) ;; *) unset "$name" ;; esac
 done
 # The workspace's own configuration decides, and not that of whoever works in the guest.
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null

@@ -274,6 +274,7 @@ pub(crate) fn run(command: &[OsString]) -> Ended {
         .env("HOME", "/nonexistent")
         .env("GIT_DIR", "/nonsense")
         .env("GIT_EXTERNAL_DIFF", "false")
+        .env("GIT_CONFIG_PARAMETERS", "'core.bare= = x'")
         .current_dir("/");
     process.output().unwrap()
 }

@@ -114,7 +114,8 @@ fn a_hostile_guest_configuration_changes_nothing() {
         ("diff.algorithm", "patience"),
         ("diff.interHunkContext", "50"),
         ("diff.orderFile", "/dev/null"),
-        ("alias.diff-tree", "!false"),
+        ("alias.diff-index", "!false"),
+        ("add.ignoreErrors", "true"),
     ] {
         let status = git_in(&pair.guest())
             .args(["config", name, value])
@@ -157,6 +158,31 @@ fn conflicts_and_nested_repositories_in_the_guest() {
     let mut expected = files(&guest);
     expected.retain(|name, _| !name.starts_with(b"nested"));
     assert_eq!(pair.applied(Some("HEAD"), &ended.stdout), expected);
+}
+
+#[test]
+fn files_seen_through_an_ignored_link_are_gone() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    let guest = pair.guest();
+    put(
+        &guest.join(".gitignore"),
+        b"ignored\n*.o\n/dir\n/elsewhere/\n",
+    );
+    fs::rename(guest.join("dir"), guest.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", guest.join("dir")).unwrap();
+    for thorough in [false, true] {
+        let names = Export {
+            output: Output::Names,
+            thorough,
+            ..Export::default()
+        };
+        let said = pair.try_export(&names).stdout;
+        assert_eq!(
+            String::from_utf8_lossy(&said),
+            "M\0.gitignore\0D\0dir/a.txt\0D\0dir/sub/b.bin\0"
+        );
+    }
 }
 
 #[test]
