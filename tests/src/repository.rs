@@ -52,7 +52,7 @@ impl<'a> HostRepository<'a> {
             (b"new\nline", b"n\n"),
             (b"latin-\xe9", b"l\n"),
             (b"to-be-deleted", b"d\n"),
-            (b"to-be-moved", b"a file that\nis moved\nin the guest\n"),
+            (b"to-be-moved", b"a file that\nis moved\nby the guest\n"),
             (b"staged-not-written", b"s\n"),
         ] {
             repository.write_bytes(name, content);

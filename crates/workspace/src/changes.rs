@@ -62,7 +62,7 @@ mod tests {
     fn every_file_is_listed_with_its_lines() {
         let pair = Pair::filled();
         let host = pair.host();
-        pair.write("dir/a.txt", b"a\nB\nc\nd\n");
+        pair.write("dir/a.txt", b"a\nB\nc\ne\n");
         pair.write("dir/sub/b.bin", b"\0other");
         std::fs::remove_file(host.join("empty")).unwrap();
         std::fs::rename(host.join("run.sh"), host.join("walk.sh")).unwrap();

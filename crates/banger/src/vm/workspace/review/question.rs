@@ -95,7 +95,7 @@ mod tests {
             (b"discard\n", Some(Answer::Discard)),
             (b"da\n", None),
             (b"y\n", None),
-            (b"d\nd\n", None),
+            (b"d\nk\n", None),
         ] {
             assert_eq!(read(line), answer, "{line:?}");
         }
