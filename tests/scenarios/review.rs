@@ -12,7 +12,7 @@ use crate::workspace::path;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("review-view-and-keep", keep),
-    ("review-apply", apply),
+    ("review-applied", apply),
     ("review-apply-refused", refused),
     ("review-discard", discard),
     ("review-answered-ahead", ahead),
