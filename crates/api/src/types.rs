@@ -383,8 +383,8 @@ pub struct ImportKernel {
     /// An initial RAM disk that is unpacked before banger's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<String>,
-    /// The kernel's configuration, as text or compressed with gzip; when absent it is looked for
-    /// in the kernel and with the modules.
+    /// The kernel's configuration, as text or compressed with gzip; when absent it is looked
+    /// for in the kernel and with the modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
 }
