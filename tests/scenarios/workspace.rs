@@ -227,6 +227,9 @@ fn drift(w: &World) {
         "{}",
         done.err()
     );
+    let side = "git checkout -q -b side; echo side > side; git add side; \
+                git -c user.name=t -c user.email=t@t commit -q -m side; git checkout -q main";
+    guest(w, "drift", side);
     guest(w, "drift", "echo work > work; printf x >> a.txt");
     assert_eq!(host.fingerprint(), before);
 
@@ -240,6 +243,14 @@ fn drift(w: &World) {
         done.err()
     );
     assert_eq!(host.git(&format!("show {saved}:work")), "work");
+    let err = done.err();
+    let bundle = err.lines().find_map(|line| line.split_once("are now in `"));
+    let (_, bundle) = bundle.expect("commits on another branch are kept, too");
+    let bundle = bundle.trim_end_matches('`');
+    assert!(
+        host.git(&format!("bundle list-heads {bundle}"))
+            .ends_with(" refs/heads/side")
+    );
     assert_eq!(exec(&["--auto-prepare"]).err(), "");
     let err = exec(&[]).err();
     assert_eq!(err, "", "nothing has changed since");

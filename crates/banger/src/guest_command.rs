@@ -234,8 +234,8 @@ impl GuestCommand {
     }
 
     /// Runs in this directory unless another was asked for.
-    pub(crate) fn in_directory(mut self, directory: Option<String>) -> GuestCommand {
-        self.workdir = self.workdir.or(directory.map(OsString::from));
+    pub(crate) fn in_directory(mut self, directory: String) -> GuestCommand {
+        self.workdir.get_or_insert_with(|| directory.into());
         self
     }
 

@@ -79,6 +79,15 @@ pub enum Kept {
     },
 }
 
+/// Work that was kept before it would have been lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// What the files hold; absent when there is nothing that an export does not have.
+    pub work: Option<Kept>,
+    /// What only other references hold; absent when the host has all of their commits.
+    pub commits: Option<Bundle>,
+}
+
 impl Remote {
     /// The workspace at `path`, absolute, of the guest whose agent answers on the socket `agent`.
     pub fn new(agent: &Path, path: &OsStr) -> Remote {
@@ -267,14 +276,29 @@ impl Remote {
         Ok((ended.status == 0 && is_id).then_some(word))
     }
 
-    /// Keeps the work that was done in the guest and is in no export whose digest is `exported`:
-    /// in the host's repository, else as a file in the directory `kept`, which is made. Returns
-    /// `None` when there is no such work.
+    /// Keeps the work that was done in the guest, for whoever removes or replaces it: files that
+    /// are in no export whose digest is `exported` go into the host's repository, else into a
+    /// file in the directory `kept`, which is made; commits on other references into another.
+    /// `temporary` is an existing directory.
     ///
     /// # Errors
-    /// As [`export`](Self::export); nothing is kept then. A workspace that is not there holds no
-    /// work.
+    /// As [`export`](Self::export), and [`Code::Io`] when commits cannot be read; what was kept
+    /// before stays. A workspace that is not there holds no work.
     pub async fn save(
+        &self,
+        origin: &Origin,
+        vm_name: &str,
+        exported: Option<&str>,
+        kept: &Path,
+        temporary: &Path,
+    ) -> Result<Saved> {
+        let work = self.save_files(origin, vm_name, exported, kept, temporary);
+        let work = work.await?;
+        let commits = self.save_commits(origin, vm_name, kept, temporary).await?;
+        Ok(Saved { work, commits })
+    }
+
+    async fn save_files(
         &self,
         origin: &Origin,
         vm_name: &str,

@@ -63,7 +63,7 @@ pub(crate) async fn cmd_exec(ui: &Ui, args: ExecArgs) -> Result<Exit> {
     agent_socket(&vm)?;
     let before = before_exec(ui, &paths, &client, &vm, args.auto_prepare, &mut signals);
     let command = match before.await? {
-        Ok(Some(directory)) => command.in_directory(Some(directory)).with_tools(),
+        Ok(Some(directory)) => command.in_directory(directory).with_tools(),
         Ok(None) => command,
         Err(signal) => return Ok(Exit::signal(signal.number())),
     };

@@ -486,7 +486,7 @@ impl Run<'_> {
         };
         let mut command = command;
         if let Some((_, path)) = &self.repository {
-            command = command.in_directory(Some(path.to_string())).with_tools();
+            command = command.in_directory(path.to_string()).with_tools();
         }
         let session = open_session(&self.begun.client, &vm, command, signals).await?;
         if let Err(error) = self.review(&session, signals).await {

@@ -19,7 +19,7 @@ use banger_api::{SavedWork, Workspace, WorkspaceMode};
 use banger_model::{Code, Error, Progress, Result};
 use banger_store::VmRow;
 use banger_vmm::Instance;
-use banger_workspace::{Bundle, Kept, Mode, Options, Origin, Remote};
+use banger_workspace::{Kept, Mode, Options, Origin, Remote, Saved};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::{self, Boot};
@@ -174,13 +174,8 @@ impl Saving<'_> {
         let remote = Remote::new(agent, OsStr::new(&workspace.guest_path));
         let (origin, kept) = (origin(workspace), self.context.layout.saved());
         let name = self.row.name.as_str();
-        let work = async {
-            let exported = workspace.exported.as_deref();
-            let kept_work = remote.save(&origin, name, exported, &kept, scratch).await?;
-            let bundle = remote.save_commits(&origin, name, &kept, scratch).await?;
-            Ok::<_, Error>((kept_work, bundle))
-        };
-        let (work, bundle) = tokio::select! {
+        let work = remote.save(&origin, name, workspace.exported.as_deref(), &kept, scratch);
+        let saved = tokio::select! {
             saved = work => saved?,
             error = silence(agent) => return Err(error),
             () = tokio::time::sleep(SAVE_WITHIN) => return Err(Error::new(
@@ -189,7 +184,7 @@ impl Saving<'_> {
             )),
         };
         failpoint::pass("go on after the work is saved").await?;
-        Ok(describe(workspace, work, bundle))
+        Ok(describe(workspace, saved))
     }
 }
 
@@ -228,11 +223,7 @@ fn origin(workspace: &Workspace) -> Origin {
     }
 }
 
-fn describe(
-    workspace: &Workspace,
-    work: Option<Kept>,
-    bundle: Option<Bundle>,
-) -> Option<SavedWork> {
+fn describe(workspace: &Workspace, kept: Saved) -> Option<SavedWork> {
     let mut saved = SavedWork {
         repository: workspace.repository.clone(),
         reference: None,
@@ -242,7 +233,7 @@ fn describe(
         restore: String::new(),
     };
     let mut commands = Vec::new();
-    match work {
+    match kept.work {
         Some(Kept::Reference(kept)) => {
             saved.reference = Some(kept.reference);
             commands.push(kept.restore);
@@ -258,7 +249,7 @@ fn describe(
         }
         None => {}
     }
-    if let Some(bundle) = bundle {
+    if let Some(bundle) = kept.commits {
         saved.bundle = Some(bundle.file.display().to_string());
         commands.push(bundle.restore);
     }

@@ -31,7 +31,7 @@ impl Remote {
     /// # Errors
     /// [`Code::AgentFailed`] when the guest hangs or goes away; [`Code::Io`] and
     /// [`Code::NoSpace`] when the bundle cannot be made or kept. Nothing is kept then.
-    pub async fn save_commits(
+    pub(super) async fn save_commits(
         &self,
         origin: &Origin,
         vm_name: &str,

@@ -257,8 +257,18 @@ impl Preparation<'_> {
                 .hint("give `--discard` if it may be lost")
                 .because(error)
         })?;
-        if let Some(kept) = saved {
-            say_kept(self.ui, vm, old, &kept);
+        if let Some(kept) = &saved.work {
+            say_kept(self.ui, vm, old, kept);
+        }
+        if let Some(bundle) = &saved.commits {
+            self.ui.warn(
+                &format!(
+                    "commits on other branches in `{}` are now in `{}`",
+                    vm.name,
+                    bundle.file.display()
+                ),
+                &format!("to get them back: {}", bundle.restore),
+            );
         }
         Ok(())
     }
