@@ -219,7 +219,7 @@ fn logs(w: &World) {
             "vm",
             "create",
             "--image",
-            "no-such-image",
+            "127.0.0.1:1/no-such-image",
             "--output",
             "json",
         ])

@@ -13,6 +13,7 @@ mod hostile;
 mod images;
 mod kernels;
 mod lifecycle;
+mod oci;
 mod reach;
 mod review;
 mod run;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         (teardown::SCENARIOS, World::new),
         (daemon::SCENARIOS, World::new),
         (errors::SCENARIOS, World::new),
+        (oci::SCENARIOS, World::new),
         (kernels::SCENARIOS, World::new),
         (images::SCENARIOS, World::empty),
     ];

@@ -10,6 +10,7 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod pty;
+pub mod registry;
 pub mod repository;
 pub mod workspace;
 pub mod world;

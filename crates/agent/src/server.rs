@@ -168,6 +168,22 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .map(drop)
 }
 
+/// What the agent says about itself and its guest.
+pub(crate) fn info(init: Option<String>) -> Info {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    Info {
+        version: PROTOCOL,
+        agent_release: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: boot_id.unwrap_or_default().trim().to_owned(),
+        kernel,
+        init,
+    }
+}
+
 impl Server {
     pub(crate) fn new(init: Option<String>) -> Self {
         Server::speaking(PROTOCOL, init)
@@ -175,18 +191,10 @@ impl Server {
 
     /// A server that knows nothing newer than this protocol.
     pub(crate) fn speaking(protocol: u32, init: Option<String>) -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        let kernel = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
         Server {
             info: Info {
                 version: protocol,
-                agent_release: env!("CARGO_PKG_VERSION").to_owned(),
-                boot_id: boot_id.unwrap_or_default().trim().to_owned(),
-                kernel,
-                init,
+                ..info(init)
             },
             connections: AtomicUsize::new(0),
         }

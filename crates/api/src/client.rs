@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_model::{Code, Error, Result};
+use bytes::Bytes;
+use futures_util::Stream;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CatalogKernel, CreateVm, DaemonInfo, DeleteOptions, Image, ImportKernel, Kernel, KillSignal,
-    KillVm, Operation, OperationState, Pull, SetVm, Stage, Vm, VmStats, Workspace,
+    CatalogImage, CatalogKernel, CreateVm, DaemonInfo, DeleteOptions, Image, ImageDetails,
+    ImportKernel, Kernel, KillSignal, KillVm, LoadImage, Operation, OperationState, PromoteVm,
+    PruneImages, PrunedImages, Pull, PullImage, RegisterImage, SetVm, Stage, Vm, VmStats,
+    Workspace,
 };
 use connection::Connection;
 pub use events::{Events, Lease};
@@ -176,13 +180,100 @@ impl Client {
         self.get("/v1/images").await
     }
 
-    /// `POST /v1/images`: pulls from the catalog; one that is there already is a success.
+    /// `GET /v1/images/{name}`
     ///
     /// # Errors
-    /// `invalid_argument` for a name that cannot be one.
-    pub async fn pull_image(&self, name: &str) -> Result<Operation> {
-        let name = name.to_owned();
-        self.post("/v1/images", Some(&Pull { name })).await
+    /// `not_found`.
+    pub async fn image(&self, name: &str) -> Result<ImageDetails> {
+        self.get(&image_path(name, "")?).await
+    }
+
+    /// `GET /v1/catalog/images`: what can be pulled by name.
+    ///
+    /// # Errors
+    /// Those of the daemon.
+    pub async fn image_catalog(&self) -> Result<Vec<CatalogImage>> {
+        self.get("/v1/catalog/images").await
+    }
+
+    /// `POST /v1/images`: pulls from a catalog or a registry. An image of a catalog that is here
+    /// already is a success at once.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a name that cannot be one; `not_found` for an unknown kernel.
+    pub async fn pull_image(&self, request: &PullImage) -> Result<Operation> {
+        self.post("/v1/images", Some(request)).await
+    }
+
+    /// `POST /v1/images:register`: makes an image of an ext4 file.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a file that is no sound ext4 file system and a config that makes
+    /// no sense; `not_found` when there is no such file or kernel; `already_exists`.
+    pub async fn register_image(&self, request: &RegisterImage) -> Result<Operation> {
+        self.post("/v1/images:register", Some(request)).await
+    }
+
+    /// `POST /v1/images:load`: makes an image of an archive, whose bytes are to follow with
+    /// [`Client::send_input`].
+    ///
+    /// # Errors
+    /// `invalid_argument` for what cannot be; `not_found` for an unknown kernel.
+    pub async fn load_image(&self, request: &LoadImage) -> Result<Operation> {
+        self.post("/v1/images:load", Some(request)).await
+    }
+
+    /// `POST /v1/vms/{ref}/promote`: makes an image of a stopped VM, which stays as it is.
+    ///
+    /// # Errors
+    /// `not_found`, `ambiguous`; `conflict`, from the operation, when it is not stopped;
+    /// `already_exists`.
+    pub async fn promote_vm(&self, reference: &str, request: &PromoteVm) -> Result<Operation> {
+        self.post(&vm_path(reference, "/promote")?, Some(request))
+            .await
+    }
+
+    /// `DELETE /v1/images/{name}`: with `force` also while VMs use it, which keep it until the
+    /// last of them is gone.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict`, from the operation, naming the VMs that use it.
+    pub async fn delete_image(&self, name: &str, force: bool) -> Result<Operation> {
+        let path = image_path(name, if force { "?force=true" } else { "" })?;
+        self.send::<()>(Method::DELETE, &path, None)
+            .await?
+            .json()
+            .await
+    }
+
+    /// `POST /v1/images:prune`: removes what nobody needs, or says what that is.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn prune_images(&self, request: &PruneImages) -> Result<PrunedImages> {
+        self.send(Method::POST, "/v1/images:prune", Some(request))
+            .await?
+            .json()
+            .await
+    }
+
+    /// `PUT /v1/operations/{id}/input`: the bytes that an operation waits for, to their end. An
+    /// error in the stream ends the operation.
+    ///
+    /// # Errors
+    /// `conflict` when it waits for none; `daemon_unavailable` when the connection breaks, which
+    /// it also does when the operation ends before its input.
+    pub async fn send_input<S>(&self, id: &str, input: S) -> Result<()>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    {
+        let path = operation_path(id, "/input")?;
+        let connection = Connection::open(&self.socket).await?;
+        let answer = connection.upload(&path, input).await?;
+        if answer.status() >= StatusCode::BAD_REQUEST {
+            return Err(answer.into_error().await);
+        }
+        answer.finish().await
     }
 
     /// `GET /v1/kernels`
@@ -390,6 +481,16 @@ fn vm_path(reference: &str, rest: &str) -> Result<String> {
         );
     }
     Ok(format!("/v1/vms/{}{rest}", encode(reference)))
+}
+
+fn image_path(name: &str, rest: &str) -> Result<String> {
+    if name.is_empty() {
+        return Err(
+            Error::new(Code::InvalidArgument, "the name of the image is empty")
+                .hint("`banger image list` shows the images there are"),
+        );
+    }
+    Ok(format!("/v1/images/{}{rest}", encode(name)))
 }
 
 fn kernel_path(name: &str) -> Result<String> {

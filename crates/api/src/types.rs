@@ -3,6 +3,8 @@
 //! Requests are checked again in the daemon, whoever sent them. Times are RFC 3339 in UTC,
 //! sizes are bytes.
 
+use std::collections::BTreeMap;
+
 use banger_model::{ByteSize, Code, Error, ImageConfig, VmState, VmmChoice, VmmKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -298,7 +300,7 @@ pub struct VmStats {
     pub disk_used: u64,
 }
 
-/// An image to pull by name from the catalog.
+/// A kernel to pull by name from the catalog.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pull {
@@ -306,12 +308,166 @@ pub struct Pull {
     pub name: String,
 }
 
+/// An image to pull: by its name in a catalog, or by its reference from a registry.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// Name in a catalog, or reference such as `alpine:3.20`.
+    pub name: String,
+    /// The kernel its VMs boot unless told otherwise; the catalog's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// For which machine, where a registry has several; `linux/amd64` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// An archive of an image that is to be read; its bytes are the input of the operation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadImage {
+    /// What it is to be called; what the archive says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which image, for archives with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
+    /// The kernel its VMs boot unless told otherwise; the catalog's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// For which machine, where an archive has several; `linux/amd64` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// How many bytes the archive has, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+}
+
+/// What a stopped VM's disk is to become.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteVm {
+    /// The image's name.
+    pub name: String,
+    /// The kernel its VMs boot unless told otherwise; the one of the VM when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Takes the name away from the image that has it.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Which images nobody needs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PruneImages {
+    /// Also those that have a name, when no VM uses them.
+    #[serde(default)]
+    pub all: bool,
+    /// Only say what would be removed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a prune removed, or would remove.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct PrunedImages {
+    /// The images.
+    pub images: Vec<PrunedImage>,
+    /// Bytes of the cached layers of pulled images.
+    pub cache: u64,
+    /// All bytes together.
+    pub reclaimed: u64,
+}
+
+/// An image that a prune removed, or would remove.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PrunedImage {
+    /// Its name; absent when it had none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its digest.
+    pub digest: String,
+    /// Bytes it took on this disk.
+    pub disk_usage: u64,
+}
+
+/// An image that can be pulled by name.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CatalogImage {
+    /// Name.
+    pub name: String,
+    /// What it is, in words.
+    pub description: String,
+    /// Where it comes from: `bootstrap` or `oci`.
+    pub kind: String,
+    /// The kernel its VMs boot unless told otherwise.
+    pub kernel: String,
+    /// Whether it is here.
+    pub pulled: bool,
+}
+
+/// Everything about one image.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ImageDetails {
+    /// What lists say as well.
+    #[serde(flatten)]
+    pub image: Image,
+    /// SHA-256 of the root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs_digest: Option<String>,
+    /// How commands run in it.
+    #[schema(value_type = Object)]
+    pub config: ImageConfig,
+    /// The name it was pulled by, in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The digest of its manifest in the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_digest: Option<String>,
+    /// The machine it was made for, such as `linux/amd64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// When its maker says it was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_at: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What it listens on, such as `80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<String>,
+    /// The names of the VMs that use it.
+    pub vms: Vec<String>,
+}
+
+/// An ext4 file of the user's own that is to become an image.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterImage {
+    /// The image's name.
+    pub name: String,
+    /// The file with the root file system: an absolute path on the daemon's host. It is read
+    /// only.
+    pub rootfs: String,
+    /// The kernel its VMs boot unless told otherwise; the catalog's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// How commands run in it: an image config as OCI defines it, or its `config` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub config: Option<serde_json::Value>,
+    /// Takes the name away from the image that has it.
+    #[serde(default)]
+    pub replace: bool,
+}
+
 /// One image.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Image {
     /// Name.
     pub name: String,
-    /// Digest of its root file system.
+    /// Its identity: a digest of its root file system, its kernel and how commands run in it.
     pub digest: String,
     /// Size of the file system, in bytes.
     #[schema(value_type = u64)]
@@ -409,6 +565,14 @@ pub enum OperationKind {
     DeleteVm,
     /// Pulls an image.
     PullImage,
+    /// Makes an image of an ext4 file.
+    RegisterImage,
+    /// Makes an image of an archive.
+    LoadImage,
+    /// Makes an image of a stopped VM.
+    PromoteVm,
+    /// Removes an image.
+    DeleteImage,
     /// Pulls a kernel.
     PullKernel,
     /// Imports a kernel.

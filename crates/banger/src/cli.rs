@@ -108,6 +108,7 @@ impl Command {
     fn check(&self) -> Result<(), Error> {
         match self {
             Command::Vm(command) => command.check(),
+            Command::Image(command) => command.check(),
             Command::Kernel(command) => command.check(),
             _ => Ok(()),
         }

@@ -99,6 +99,17 @@ pub(crate) fn image_names() -> Vec<CompletionCandidate> {
     })
 }
 
+/// The names of the images in the catalogs.
+pub(crate) fn catalog_images() -> Vec<CompletionCandidate> {
+    ask(async |client| {
+        let images = client.image_catalog().await?;
+        Ok(images
+            .into_iter()
+            .map(|image| candidate(image.name, &image.description))
+            .collect())
+    })
+}
+
 /// The names of the kernels.
 pub(crate) fn kernel_names() -> Vec<CompletionCandidate> {
     ask(async |client| {

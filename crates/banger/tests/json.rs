@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use banger_api::{
-    CatalogKernel, DaemonInfo, ErrorBody, Image, Kernel, SavedWork, Vm, VmStats, Workspace,
-    WorkspaceMode,
+    CatalogImage, CatalogKernel, DaemonInfo, ErrorBody, Image, ImageDetails, Kernel, PrunedImage,
+    PrunedImages, SavedWork, Vm, VmStats, Workspace, WorkspaceMode,
 };
 use banger_guest_api::{DiskUse, Stats};
 use banger_model::{ByteSize, Class, Code, ImageConfig, VmState, VmmChoice, VmmKind};
@@ -101,6 +101,19 @@ fn workspace() -> Workspace {
     }
 }
 
+fn image() -> Image {
+    Image {
+        name: "n".into(),
+        digest: "d".into(),
+        size: ByteSize::gib(1),
+        disk_usage: ByteSize::gib(1),
+        source: "s".into(),
+        kernel: "k".into(),
+        created_at: "t".into(),
+        used_by: 1,
+    }
+}
+
 fn stats() -> VmStats {
     VmStats {
         id: "0123456789ab".into(),
@@ -118,18 +131,41 @@ fn stats() -> VmStats {
 fn what_comes_from_the_daemon_and_the_guest_is_documented() {
     check("`vm list`, `vm show`, `vm create`, `vm run --detach`", vm());
     check("A workspace", workspace());
+    check("`image list`", image());
     check(
-        "`image list`",
-        Image {
-            name: "n".into(),
-            digest: "d".into(),
-            size: ByteSize::gib(1),
-            disk_usage: ByteSize::gib(1),
-            source: "s".into(),
-            kernel: "k".into(),
-            created_at: "t".into(),
-            used_by: 1,
+        "`image show`, `image load`",
+        ImageDetails {
+            image: image(),
+            rootfs_digest: Some("d".into()),
+            config: ImageConfig::default(),
+            reference: Some("r".into()),
+            manifest_digest: Some("d".into()),
+            platform: Some("p".into()),
+            built_at: Some("t".into()),
+            labels: [("l".to_owned(), "v".to_owned())].into(),
+            exposed_ports: vec!["80/tcp".into()],
+            vms: vec!["box".into()],
         },
+    );
+    check(
+        "`image catalog`",
+        CatalogImage {
+            name: "n".into(),
+            description: "d".into(),
+            kind: "oci".into(),
+            kernel: "k".into(),
+            pulled: true,
+        },
+    );
+    check("`image prune`", PrunedImages::default());
+    let pruned = PrunedImage {
+        name: Some("n".into()),
+        digest: "d".into(),
+        disk_usage: 1,
+    };
+    assert_eq!(
+        fields(pruned),
+        documented("`image prune`", "field of `images`")
     );
     check(
         "`kernel list`, `kernel show`",

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_config::{Config, Host, Paths, Resolved};
-use banger_image::{Image, Images};
+use banger_image::{CredentialFiles, Image, Images, RegistryOptions};
 use banger_kernel::{Kernel, Kernels};
-use banger_model::{Error, IoContext, KernelName, Result};
+use banger_model::{Code, Error, IoContext, KernelName, Result};
 use banger_store::Store;
 use banger_vmm::Search;
 use tokio::sync::Semaphore;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::disks::{FileSystemTools, Templates};
 use crate::failpoint;
 use crate::flight::Flights;
+use crate::image::{Claims, Holds, Inputs};
 use crate::keys::{self, SshKey};
 use crate::layout::{self, Layout};
 use crate::operations::Operations;
@@ -37,10 +38,16 @@ pub(crate) struct Context {
     pub(crate) search: Search,
     /// What VMs are.
     pub(crate) store: Store,
-    /// Images, and those being pulled.
+    /// Images.
     pub(crate) images: Images,
     /// Images being pulled.
     pub(crate) image_pulls: Flights<Image>,
+    /// The names of images that somebody is making or removing.
+    pub(crate) image_claims: Claims,
+    /// Images that VMs are being made from.
+    pub(crate) image_holds: Holds,
+    /// Operations that wait for what their clients send.
+    pub(crate) inputs: Inputs,
     /// Kernels.
     pub(crate) kernels: Kernels,
     /// Kernels being pulled.
@@ -85,8 +92,14 @@ impl Context {
                 exe_dir: Some(exe_dir.clone()),
             },
             store: Store::open(&layout.database())?,
-            images: Images::open(&layout.images())?.with_mirror(mirror.clone())?,
+            images: Images::open(&layout.images())?
+                .with_mirror(mirror.clone())?
+                .with_catalogs(&config.images.catalogs)?
+                .with_registries(registries(paths, config)?),
             image_pulls: Flights::default(),
+            image_claims: Claims::default(),
+            image_holds: Holds::default(),
+            inputs: Inputs::default(),
             kernels: Kernels::open(&layout.kernels())?.with_mirror(mirror)?,
             kernel_pulls: Flights::default(),
             importing: Mutex::default(),
@@ -138,6 +151,32 @@ impl Context {
             .await
             .map_err(|error| Error::internal("a piece of work was given up").because(error))?
     }
+}
+
+/// How registries are spoken to.
+fn registries(paths: &Paths, config: &Config) -> Result<RegistryOptions> {
+    let at = &paths.credentials;
+    let insecure = config.images.insecure_registries.iter().map(|registry| {
+        registry.parse().map_err(|error: Error| {
+            Error::new(
+                Code::InvalidConfig,
+                "`images.insecure_registries` in the configuration is not valid",
+            )
+            .because(error)
+        })
+    });
+    Ok(RegistryOptions {
+        insecure: insecure.collect::<Result<_>>()?,
+        credentials: CredentialFiles::usual(
+            at.home.as_deref(),
+            at.docker_config.as_deref(),
+            at.auth_file.as_deref(),
+            at.runtime_dir.as_deref(),
+            paths.search_path.clone().unwrap_or_default(),
+        ),
+        authorities: config.images.certificate_authorities.clone(),
+        ..RegistryOptions::default()
+    })
 }
 
 /// Removes a directory and everything in it; one that is not there is fine.

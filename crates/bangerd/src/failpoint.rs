@@ -15,7 +15,7 @@
 //! starts. Each hit is logged at debug with its kind, number and name. All of this is in builds
 //! with debug assertions only; in others nothing is left of it.
 
-pub(crate) use imp::{Scope, arm, carry, hit, pass, within};
+pub(crate) use imp::{Scope, arm, carry, hit, pass, steps, within};
 
 /// For what has no operation: a VM that ends by itself.
 pub(crate) const GUEST_END: &str = "guest-end";
@@ -30,6 +30,7 @@ mod imp {
     use std::sync::{Arc, OnceLock};
 
     use banger_config::{Fault, Faults};
+    use banger_content::Steps;
     use banger_model::{Error, Result};
 
     tokio::task_local! {
@@ -78,6 +79,14 @@ mod imp {
         move || match scope {
             Some(scope) => SCOPE.sync_scope(scope, work),
             None => work(),
+        }
+    }
+
+    /// The present scope, for libraries that announce their side effects themselves.
+    pub(crate) fn steps() -> Steps {
+        match SCOPE.try_with(Scope::clone) {
+            Ok(scope) => Steps::new(move |what| SCOPE.sync_scope(scope.clone(), || hit(what))),
+            Err(_) => Steps::default(),
         }
     }
 
@@ -146,6 +155,7 @@ mod imp {
 #[cfg(not(debug_assertions))]
 mod imp {
     use banger_config::Faults;
+    use banger_content::Steps;
     use banger_model::Result;
 
     #[derive(Clone, Debug)]
@@ -165,6 +175,10 @@ mod imp {
 
     pub(crate) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
         work
+    }
+
+    pub(crate) fn steps() -> Steps {
+        Steps::default()
     }
 
     #[inline(always)]

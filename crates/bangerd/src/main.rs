@@ -10,6 +10,7 @@ mod daemon;
 mod disks;
 mod failpoint;
 mod flight;
+mod image;
 mod kernels;
 mod keys;
 mod layout;

@@ -93,6 +93,7 @@ impl Operations {
             OperationKind::StopVm
             | OperationKind::KillVm
             | OperationKind::SetVm
+            | OperationKind::DeleteImage
             | OperationKind::DeleteVm
             | OperationKind::DeleteKernel => Err(Error::new(
                 Code::Conflict,
@@ -106,6 +107,9 @@ impl Operations {
             | OperationKind::StartVm
             | OperationKind::RestartVm
             | OperationKind::PullImage
+            | OperationKind::RegisterImage
+            | OperationKind::LoadImage
+            | OperationKind::PromoteVm
             | OperationKind::PullKernel
             | OperationKind::ImportKernel => {
                 tracing::info!(op = %operation.id, "cancellation is asked for");
@@ -151,6 +155,10 @@ pub(crate) fn word(kind: OperationKind) -> &'static str {
         OperationKind::SetVm => "set-vm",
         OperationKind::DeleteVm => "delete-vm",
         OperationKind::PullImage => "pull-image",
+        OperationKind::RegisterImage => "register-image",
+        OperationKind::LoadImage => "load-image",
+        OperationKind::PromoteVm => "promote-vm",
+        OperationKind::DeleteImage => "delete-image",
         OperationKind::PullKernel => "pull-kernel",
         OperationKind::ImportKernel => "import-kernel",
         OperationKind::DeleteKernel => "delete-kernel",
@@ -397,6 +405,10 @@ mod tests {
             (OperationKind::CreateVm, true),
             (OperationKind::StartVm, true),
             (OperationKind::PullImage, true),
+            (OperationKind::RegisterImage, true),
+            (OperationKind::LoadImage, true),
+            (OperationKind::PromoteVm, true),
+            (OperationKind::DeleteImage, false),
             (OperationKind::PullKernel, true),
             (OperationKind::ImportKernel, true),
             (OperationKind::DeleteKernel, false),

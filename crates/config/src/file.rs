@@ -69,6 +69,13 @@ pub struct VmDefaults {
 pub struct ImagesConfig {
     /// `mirror`: the package archive to bootstrap from instead of the host's own.
     pub mirror: Option<String>,
+    /// `catalogs`: files with images that can be pulled by name, before the built-in catalog.
+    pub catalogs: Vec<PathBuf>,
+    /// `insecure_registries`: registries that are spoken to without TLS, as `HOST[:PORT]`.
+    pub insecure_registries: Vec<String>,
+    /// `certificate_authorities`: PEM files with authorities that are trusted for registries,
+    /// beside those of the system.
+    pub certificate_authorities: Vec<PathBuf>,
 }
 
 /// How much is logged.
@@ -219,7 +226,19 @@ fn images(table: &Entry<'_>) -> Result<ImagesConfig> {
     for entry in table.table()? {
         match entry.name {
             "mirror" => found.mirror = Some(entry.url()?),
-            _ => return Err(entry.unknown(&["mirror"])),
+            "catalogs" => found.catalogs = entry.list(Entry::file)?,
+            "insecure_registries" => found.insecure_registries = entry.list(Entry::registry)?,
+            "certificate_authorities" => {
+                found.certificate_authorities = entry.list(Entry::file)?;
+            }
+            _ => {
+                return Err(entry.unknown(&[
+                    "catalogs",
+                    "certificate_authorities",
+                    "insecure_registries",
+                    "mirror",
+                ]));
+            }
         }
     }
     Ok(found)
@@ -368,6 +387,43 @@ impl<'a> Entry<'a> {
             return Err(self.wrong(format_args!("is {size}; it must be from {least} to {most}")));
         }
         Ok(size)
+    }
+
+    /// A list; each item is looked at as an entry of its own.
+    fn list<T>(&self, item: impl Fn(&Entry<'a>) -> Result<T>) -> Result<Vec<T>> {
+        let array = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.wrong_type("a list"))?;
+        array
+            .iter()
+            .map(|value| {
+                item(&Entry {
+                    source: self.source,
+                    name: self.name,
+                    path: self.path.clone(),
+                    key_at: self.key_at.clone(),
+                    value_at: value.span(),
+                    value: value.get_ref(),
+                })
+            })
+            .collect()
+    }
+
+    /// The path of a file. Whether it is there is checked when it is needed.
+    fn file(&self) -> Result<PathBuf> {
+        self.program()
+    }
+
+    fn registry(&self) -> Result<String> {
+        let text = self.text()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        if text.is_empty() || !text.chars().all(plain) {
+            return Err(self
+                .wrong("is not a registry")
+                .hint("write a host and perhaps a port, such as \"registry.example.com:5000\""));
+        }
+        Ok(text.to_owned())
     }
 
     /// The path of a program. Whether it is there is checked when it is needed.

@@ -36,6 +36,15 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     ("HOME", "the home directory"),
     (
+        "DOCKER_CONFIG",
+        "the directory with docker's config.json, which has the credentials for registries; \
+         ~/.docker when unset",
+    ),
+    (
+        "REGISTRY_AUTH_FILE",
+        "a file with credentials for registries, looked at before docker's and podman's",
+    ),
+    (
         "CARGO_HOME",
         "where cargo installs programs; ~/.cargo when unset",
     ),
@@ -61,6 +70,21 @@ pub struct Paths {
     pub search_path: Option<OsString>,
     /// The log level from the environment, which wins over the configuration file.
     pub log_level: Option<LogLevel>,
+    /// Where credentials for registries are looked for.
+    pub credentials: CredentialPaths,
+}
+
+/// Where other programs of the user's keep credentials for registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialPaths {
+    /// The home directory.
+    pub home: Option<PathBuf>,
+    /// `DOCKER_CONFIG`.
+    pub docker_config: Option<PathBuf>,
+    /// `REGISTRY_AUTH_FILE`.
+    pub auth_file: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`, in which podman keeps its own.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Paths {
@@ -124,6 +148,12 @@ impl Paths {
             home: directory("HOME"),
             search_path: set("PATH"),
             log_level,
+            credentials: CredentialPaths {
+                home: directory("HOME"),
+                docker_config: directory("DOCKER_CONFIG"),
+                auth_file: directory("REGISTRY_AUTH_FILE"),
+                runtime_dir: directory("XDG_RUNTIME_DIR"),
+            },
         };
         paths.check_length()?;
         Ok(paths)

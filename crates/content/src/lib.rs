@@ -14,13 +14,17 @@
 //!
 //! This crate knows nothing of what it stores: manifests are any serialisable type.
 
+mod copy;
 mod digest;
 mod files;
 mod record;
 mod stage;
+mod steps;
 mod store;
 
+pub use copy::{clone_or_copy, copy_sparse};
 pub use digest::{Hasher, digest_file};
 pub use files::{available_space, disk_usage, ensure_space, sync_dir, write_atomically};
 pub use stage::Stage;
+pub use steps::Steps;
 pub use store::{ContentStore, Entry, Remove};

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::files::{disk_usage, seal, sync_dir, unique_name, write_atomically};
 use crate::record::{NameRecord, OBJECT_FILE, ObjectRecord, damaged, encode};
 use crate::stage::{Stage, remove_if_abandoned};
+use crate::steps::Steps;
 
 /// How a directory of the store is removed. Trees that hold files of other users need more
 /// than [`std::fs::remove_dir_all`].
@@ -24,6 +25,7 @@ pub type Remove = fn(&Path) -> Result<()>;
 pub struct ContentStore {
     dir: PathBuf,
     remove: Remove,
+    steps: Steps,
 }
 
 /// One published object.
@@ -61,11 +63,12 @@ impl ContentStore {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 other => other.at("remove", path),
             },
+            steps: Steps::default(),
         };
         for dir in [
             store.dir.clone(),
             store.staging(),
-            store.objects(),
+            store.objects_dir(),
             store.names(),
         ] {
             fs::DirBuilder::new()
@@ -84,6 +87,18 @@ impl ContentStore {
         self
     }
 
+    /// The same store, with somebody who is told of each change.
+    #[must_use]
+    pub fn with_steps(mut self, steps: Steps) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// Those who are told of each change.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
     /// The directory of the store.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -94,6 +109,7 @@ impl ContentStore {
     /// # Errors
     /// `io` or `no_space`.
     pub fn stage(&self) -> Result<Stage> {
+        self.steps.pass("make a staging directory")?;
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         Stage::create(&self.staging(), self.remove)
     }
@@ -113,7 +129,9 @@ impl ContentStore {
     ) -> Result<Entry<M>> {
         let pointer = self.name_path(name)?;
         let record = encode(&ObjectRecord::new(digest, manifest))?;
+        self.steps.pass("write the manifest")?;
         write_atomically(&stage.path().join(OBJECT_FILE), &record)?;
+        self.steps.pass("seal the object")?;
         seal(stage.path())?;
 
         let object = self.object_path(digest);
@@ -123,9 +141,11 @@ impl ContentStore {
         // manifest was written by another version: only a damaged one is replaced.
         if ObjectRecord::<M>::read(&object, digest).is_err() {
             replaced = self.set_aside(&object)?;
+            self.steps.pass("publish the object")?;
             stage.rename_to(&object)?;
-            sync_dir(&self.objects())?;
+            sync_dir(&self.objects_dir())?;
         }
+        self.steps.pass("point the name at the object")?;
         let name_record = encode(&NameRecord::new(name, digest))?;
         write_atomically(&pointer, &name_record)?;
         let published = ObjectRecord::<M>::read(&object, digest)?;
@@ -196,12 +216,36 @@ impl ContentStore {
         Ok(entries)
     }
 
+    /// Whether there is such a name; its object may be damaged.
+    ///
+    /// # Errors
+    /// `io` when the name cannot be looked at.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        exists(&self.name_path(name)?)
+    }
+
+    /// Every object, named or not.
+    ///
+    /// # Errors
+    /// `io`, naming the file, when one is damaged.
+    pub fn objects<M: DeserializeOwned>(&self) -> Result<Vec<Entry<M>>> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        let mut entries = Vec::new();
+        for path in children(&self.objects_dir())? {
+            if let Some(digest) = digest_of(&path) {
+                entries.extend(self.by_digest(&digest)?);
+            }
+        }
+        Ok(entries)
+    }
+
     /// Removes a name; its object stays until a sweep. Says whether there was one.
     ///
     /// # Errors
     /// `io` when the name cannot be removed.
     pub fn unlink(&self, name: &str) -> Result<bool> {
         let pointer = self.name_path(name)?;
+        self.steps.pass("remove the name")?;
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         match fs::remove_file(&pointer) {
             Ok(()) => sync_dir(&self.names()).map(|()| true),
@@ -221,12 +265,8 @@ impl ContentStore {
         let named = self.named_objects();
         let mut problems = Vec::new();
         if let Ok(named) = &named {
-            for path in children(&self.objects())? {
-                let digest = path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
-                let wanted = digest
+            for path in children(&self.objects_dir())? {
+                let wanted = digest_of(&path)
                     .as_ref()
                     .is_some_and(|digest| keep.contains(digest) || named.contains(digest));
                 if !wanted && let Err(error) = self.set_aside(&path) {
@@ -261,8 +301,9 @@ impl ContentStore {
             return Ok(None);
         }
         let aside = self.staging().join(unique_name("old-"));
+        self.steps.pass("set an object aside")?;
         fs::rename(object, &aside).at("set aside", object)?;
-        sync_dir(&self.objects())?;
+        sync_dir(&self.objects_dir())?;
         Ok(Some(aside))
     }
 
@@ -312,7 +353,7 @@ impl ContentStore {
         self.dir.join("staging")
     }
 
-    fn objects(&self) -> PathBuf {
+    fn objects_dir(&self) -> PathBuf {
         self.dir.join("objects")
     }
 
@@ -321,7 +362,7 @@ impl ContentStore {
     }
 
     fn object_path(&self, digest: &Digest) -> PathBuf {
-        self.objects().join(digest.hex())
+        self.objects_dir().join(digest.hex())
     }
 
     /// Names come from validated types; this only makes sure that none leaves the directory.
@@ -350,6 +391,12 @@ fn children(dir: &Path) -> Result<Vec<PathBuf>> {
         paths.push(entry.at("list", dir)?.path());
     }
     Ok(paths)
+}
+
+/// The digest of the object in this directory.
+fn digest_of(path: &Path) -> Option<Digest> {
+    let hex = path.file_name()?.to_str()?;
+    format!("sha256:{hex}").parse().ok()
 }
 
 fn is_temporary(path: &Path) -> bool {

@@ -44,6 +44,11 @@ pub struct BootConfig {
     /// does not know; an earlier boot's is then taken back. Agents before this field ignore it.
     #[serde(default)]
     pub git: Option<GitIdentity>,
+    /// The block device of an empty ext4. The guest does not become the VM: it writes the files
+    /// of its root file system there, without the VM's identity, reports that it is ready, and
+    /// ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
 }
 
 /// Who makes commits, as the host's own git has it.

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use banger_image::Images;
+use banger_image::{Images, PullOptions};
 use banger_kernel::Kernels;
 use banger_model::{Code, Error, Progress, Result};
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,12 @@ async fn run() -> Result<()> {
             }
             "image" => {
                 let image = images
-                    .pull(&"debian-bookworm".parse()?, &Print(start), &cancel)
+                    .pull(
+                        &"debian-bookworm".parse()?,
+                        &PullOptions::default(),
+                        &Print(start),
+                        &cancel,
+                    )
                     .await?;
                 println!("\n{image:#?}");
             }

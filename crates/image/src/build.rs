@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use banger_archive::{Archive, Bootstrap, Script, Work, mmdebstrap_version};
-use banger_content::{ContentStore, Entry, digest_file, ensure_space};
+use banger_archive::{Bootstrap, Script, Work, mmdebstrap_version};
+use banger_content::{digest_file, ensure_space};
 use banger_model::{ByteSize, Code, Digest, Error, ImageConfig, IoContext, Progress, Result};
 
 use crate::catalog::{BootstrapSource, CatalogEntry};
-use crate::images::{Manifest, ROOTFS};
+use crate::images::{Image, Images, Manifest, ROOTFS};
 
 /// Turns an installed tree into one that boots as a VM; runs as root of the build.
 const PREPARE: &str = include_str!("../../../images/prepare.sh");
@@ -19,12 +19,12 @@ const VERIFY: &str = "e2fsck -fn \"$BANGER_DISK\"";
 
 /// Bootstraps `entry` and publishes it.
 pub(crate) fn bootstrap(
-    store: &ContentStore,
-    archive: &Archive,
+    images: &Images,
     work: &Work,
     entry: &CatalogEntry,
     source: &BootstrapSource,
-) -> Result<Entry<Manifest>> {
+) -> Result<Image> {
+    let (store, archive) = (&images.store, &images.archive);
     let version = mmdebstrap_version()?;
     ensure_space(
         store.dir(),
@@ -77,21 +77,21 @@ pub(crate) fn bootstrap(
     })?;
 
     let manifest = Manifest {
-        format: Manifest::FORMAT,
-        name: entry.name.clone(),
-        source: format!(
-            "bootstrapped from {} {} with mmdebstrap {version}",
-            source.distribution, source.suite
-        ),
         packages,
-        kernel: entry.kernel.clone(),
-        config: config(),
-        created_at: now(),
-        size: ByteSize::bytes(size),
+        ..Manifest::new(
+            entry.name.clone(),
+            format!(
+                "bootstrapped from {} {} with mmdebstrap {version}",
+                source.distribution, source.suite
+            ),
+            entry.kernel.clone(),
+            config(),
+            ByteSize::bytes(size),
+        )
     };
     work.check()?;
     work.stage("publish", "publishing the image");
-    store.publish(stage, &digest, entry.name.as_str(), &manifest)
+    images.publish(stage, &entry.name, digest, manifest)
 }
 
 /// Checks the finished file system; returns its size and digest.
@@ -136,12 +136,4 @@ fn config() -> ImageConfig {
         env: [("LANG".to_owned(), "C.UTF-8".to_owned())].into(),
         ..ImageConfig::default()
     }
-}
-
-/// The time now, to the second, in RFC 3339.
-fn now() -> String {
-    jiff::Timestamp::now()
-        .round(jiff::Unit::Second)
-        .unwrap_or_else(|_| jiff::Timestamp::now())
-        .to_string()
 }

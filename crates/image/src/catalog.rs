@@ -1,11 +1,16 @@
-//! The built-in catalog of images.
+//! The catalogs of images: the built-in one and those of the configuration.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use banger_model::{ByteSize, Code, Error, ImageName, KernelName, Result};
+use banger_oci::Reference;
 use serde::Deserialize;
 
+/// Far more than any catalog needs.
+const MAX_CATALOG: u64 = 1 << 20;
 const CATALOG: &str = include_str!("../../../images/catalog.toml");
 
 /// The package lists that catalog entries name.
@@ -27,12 +32,27 @@ pub struct CatalogEntry {
     pub(crate) source: Source,
 }
 
-/// Where an image comes from. Bundles and OCI registries become further variants.
+impl CatalogEntry {
+    /// Where it comes from, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Bootstrap(_) => "bootstrap",
+            Source::Oci { .. } => "oci",
+        }
+    }
+}
+
+/// Where an image comes from.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(crate) enum Source {
     /// Installed from a distribution's package archive.
     Bootstrap(BootstrapSource),
+    /// Pulled from a registry.
+    Oci {
+        /// Its name there.
+        reference: Reference,
+    },
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -50,13 +70,16 @@ pub(crate) struct BootstrapSource {
 /// The whole file; the kernels in it are another crate's.
 #[derive(Deserialize)]
 struct File {
+    default_kernel: Option<KernelName>,
+    #[serde(default)]
     image: BTreeMap<ImageName, Entry>,
 }
 
 #[derive(Deserialize)]
 struct Entry {
+    #[serde(default)]
     description: String,
-    kernel: KernelName,
+    kernel: Option<KernelName>,
     #[serde(flatten)]
     source: Source,
 }
@@ -80,45 +103,122 @@ fn packages(text: &str) -> Vec<String> {
         .collect()
 }
 
-static ENTRIES: LazyLock<Result<Vec<CatalogEntry>, String>> = LazyLock::new(|| {
+/// The built-in catalog as it is used.
+struct BuiltIn {
+    default_kernel: KernelName,
+    images: Vec<CatalogEntry>,
+}
+
+static BUILT_IN: LazyLock<Result<BuiltIn, String>> = LazyLock::new(|| {
     let file: File = toml::from_str(CATALOG).map_err(|error| error.to_string())?;
-    Ok(file
-        .image
-        .into_iter()
-        .map(|(name, entry)| CatalogEntry {
-            name,
-            description: entry.description,
-            kernel: entry.kernel,
-            source: entry.source,
-        })
-        .collect())
+    let default_kernel = file.default_kernel.clone();
+    Ok(BuiltIn {
+        default_kernel: default_kernel.ok_or("it names no default kernel")?,
+        images: file.entries(None)?,
+    })
 });
 
-/// Every image that can be pulled by name.
-///
-/// # Errors
-/// `internal` when the built-in catalog is wrong, which a test rules out.
-pub fn catalog() -> Result<&'static [CatalogEntry]> {
-    match &*ENTRIES {
-        Ok(entries) => Ok(entries),
+impl File {
+    fn entries(self, default_kernel: Option<&KernelName>) -> Result<Vec<CatalogEntry>, String> {
+        let entries = self.image.into_iter().map(|(name, entry)| {
+            let kernel = entry.kernel.as_ref().or(default_kernel).cloned();
+            Ok(CatalogEntry {
+                kernel: kernel.ok_or_else(|| format!("`{name}` names no kernel"))?,
+                name,
+                description: entry.description,
+                source: entry.source,
+            })
+        });
+        entries.collect()
+    }
+}
+
+fn built_in() -> Result<&'static BuiltIn> {
+    match &*BUILT_IN {
+        Ok(catalog) => Ok(catalog),
         Err(error) => Err(Error::internal("the built-in catalog is wrong").because(error.clone())),
     }
 }
 
-/// The entry called `name`.
-pub(crate) fn find(name: &ImageName) -> Result<&'static CatalogEntry> {
-    let entries = catalog()?;
-    entries
-        .iter()
-        .find(|entry| entry.name == *name)
-        .ok_or_else(|| {
-            let names: Vec<_> = entries
-                .iter()
-                .map(|entry| format!("`{}`", entry.name))
-                .collect();
-            Error::new(Code::NotFound, format!("there is no image `{name}`"))
-                .hint(format!("choose one of {}", names.join(", ")))
-        })
+/// The kernel for images that come without a word about theirs.
+///
+/// # Errors
+/// `internal` when the built-in catalog is wrong, which a test rules out.
+pub fn default_kernel() -> Result<KernelName> {
+    Ok(built_in()?.default_kernel.clone())
+}
+
+/// The built-in catalog, and those of the configuration, which come first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalogs {
+    own: Arc<Vec<CatalogEntry>>,
+}
+
+impl Catalogs {
+    /// Reads the catalogs in these files, the first of which counts most.
+    ///
+    /// # Errors
+    /// `invalid_config`, naming the file.
+    pub(crate) fn read(files: &[PathBuf]) -> Result<Catalogs> {
+        let mut own: Vec<CatalogEntry> = Vec::new();
+        for path in files {
+            for entry in read(path)? {
+                if own.iter().all(|known| known.name != entry.name) {
+                    own.push(entry);
+                }
+            }
+        }
+        Ok(Catalogs { own: Arc::new(own) })
+    }
+
+    /// What can be pulled by name, in order of the names.
+    pub(crate) fn entries(&self) -> Result<Vec<CatalogEntry>> {
+        let mut entries: Vec<_> = self.own.to_vec();
+        for entry in &built_in()?.images {
+            if entries.iter().all(|known| known.name != entry.name) {
+                entries.push(entry.clone());
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The entry called `name`.
+    pub(crate) fn find(&self, name: &ImageName) -> Result<Option<CatalogEntry>> {
+        let entries = self.own.iter().chain(&built_in()?.images);
+        Ok(entries
+            .into_iter()
+            .find(|entry| entry.name == *name)
+            .cloned())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<CatalogEntry>> {
+    let refuse = |why: &str| {
+        Error::new(
+            Code::InvalidConfig,
+            format!(
+                "the catalog `{}` cannot be used: {}",
+                path.display(),
+                why.trim()
+            ),
+        )
+        .hint("correct it, or take it out of `catalogs` in the configuration")
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| refuse(&error.to_string()))?;
+    file.take(MAX_CATALOG + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| refuse(&error.to_string()))?;
+    if text.len() as u64 > MAX_CATALOG {
+        return Err(refuse("it is larger than 1 MiB"));
+    }
+    let file: File = toml::from_str(&text).map_err(|error| refuse(&error.to_string()))?;
+    let kernel = match &file.default_kernel {
+        Some(kernel) => kernel.clone(),
+        None => default_kernel()?,
+    };
+    file.entries(Some(&kernel)).map_err(|why| refuse(&why))
 }
 
 #[cfg(test)]
@@ -127,9 +227,13 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_is_whole() {
-        let entry = find(&"debian-bookworm".parse().unwrap()).unwrap();
+        let name = "debian-bookworm".parse().unwrap();
+        let entry = Catalogs::default().find(&name).unwrap().unwrap();
         assert_eq!(entry.kernel.as_str(), "debian-bookworm");
-        let Source::Bootstrap(source) = &entry.source;
+        assert_eq!(default_kernel().unwrap(), entry.kernel);
+        let Source::Bootstrap(source) = &entry.source else {
+            panic!("{entry:?}");
+        };
         assert_eq!(source.suite, "bookworm");
         for needed in ["systemd-sysv", "openssh-server", "git", "iptables"] {
             assert!(
@@ -147,10 +251,39 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_lists_the_known_ones() {
-        let error = find(&"no-such".parse().unwrap()).unwrap_err();
-        assert_eq!(error.code(), Code::NotFound);
-        assert!(error.hint_text().unwrap().contains("`debian-bookworm`"));
+    fn own_catalogs_come_first_and_bad_ones_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.toml");
+        std::fs::write(
+            &path,
+            "[image.debian-bookworm]\nkind = \"oci\"\nreference = \"r.example/d:12\"\n\
+             [image.own]\nkind = \"oci\"\nreference = \"own\"\nkernel = \"k\"\n",
+        )
+        .unwrap();
+        let catalogs = Catalogs::read(std::slice::from_ref(&path)).unwrap();
+        let names: Vec<_> = catalogs.entries().unwrap();
+        assert_eq!(names.len(), 2);
+        let find = |name: &str| catalogs.find(&name.parse().unwrap()).unwrap();
+        assert!(matches!(
+            find("debian-bookworm").unwrap().source,
+            Source::Oci { .. }
+        ));
+        assert_eq!(find("own").unwrap().kernel.as_str(), "k");
+        assert!(find("other").is_none());
+
+        for bad in [
+            "[image.x]\nkind = \"oci\"\n",
+            "[image.x]\nkind = \"new\"\n",
+            "[image.X]\nkind = \"oci\"\nreference = \"a\"\n",
+            "x",
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            let error = Catalogs::read(std::slice::from_ref(&path)).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidConfig, "{bad}");
+            assert!(error.message().contains("own.toml"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(Catalogs::read(&[path]).is_err());
     }
 
     #[test]

@@ -135,15 +135,25 @@ impl BlobCache {
             && metadata.len() == size
             && digest_file(&path, |_| Ok(()))? == *digest;
         if whole {
-            // The time of last use, by which `prune` chooses.
-            File::open(&path)
-                .and_then(|file| file.set_modified(SystemTime::now()))
-                .at("touch", &path)?;
+            // The time of last use, by which `prune` chooses. Who unpacks the blob at this moment
+            // would take it for a change; as long as somebody does, it is not pruned anyway.
+            if !self.is_shared(digest) {
+                File::open(&path)
+                    .and_then(|file| file.set_modified(SystemTime::now()))
+                    .at("touch", &path)?;
+            }
         } else {
             tracing::warn!(path = %path.display(), "a damaged blob is removed");
             fs::remove_file(&path).at("remove", &path)?;
         }
         Ok(whole)
+    }
+
+    /// Whether somebody beside the one who asks holds the blob.
+    fn is_shared(&self, digest: &Digest) -> bool {
+        lock(&self.0.pins)
+            .get(digest)
+            .is_some_and(|holders| *holders > 1)
     }
 
     /// Moves the finished file at `from` to its place among the blobs. It must be on disk.

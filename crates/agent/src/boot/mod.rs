@@ -12,6 +12,7 @@
 //! The initramfs must hold `/dev/console`: Rust's runtime needs descriptors 0 to 2 before any
 //! of this runs, and takes them from there.
 
+mod build;
 mod dial;
 mod files;
 mod gitconfig;
@@ -25,7 +26,7 @@ mod pid1;
 mod root;
 mod work_disk;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ use banger_guest_api::{AGENT_PORT, BootConfig, BootReport};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 use crate::failure::{self, Failure, Result, Step};
-use crate::socket::Socket;
+use crate::server;
+use crate::socket::{Socket, wait_readable};
 
 /// How long the host may take to read the report of a failure.
 const LINGER: Duration = Duration::from_secs(5);
@@ -71,6 +73,9 @@ fn boot(host: &mut Option<Socket>) -> Result<Never> {
         kernel::load_modules("net.list")?;
     }
 
+    if let Some(device) = &config.build {
+        return build_a_disk(&config, device, host);
+    }
     let (work_disk, modules) = become_the_vm(&config)?;
     work_disk::attach(work_disk)?;
     modules::attach(modules)?;
@@ -85,6 +90,20 @@ fn become_the_vm(config: &BootConfig) -> Result<(Option<OwnedFd>, Option<OwnedFd
     let disks = root::mount_disks(config)?;
     let modules = modules::mount(config.modules.as_deref())?;
     Ok((root::switch(disks)?, modules))
+}
+
+/// Does what a builder guest is there for, and ends it.
+fn build_a_disk(config: &BootConfig, device: &str, host: &mut Socket) -> Result<Never> {
+    let disks = root::mount_disks(config)?;
+    build::run(device)?;
+    drop(disks);
+    let report = BootReport::Ready(server::info(None));
+    host.send(&report).step("report that the disk is written")?;
+    // The host hangs up once it has the report.
+    if !wait_readable(host.as_fd(), LINGER) {
+        eprintln!("banger: the host does not take the report");
+    }
+    failure::end_the_guest()
 }
 
 /// Tells the host, as far as it still listens.

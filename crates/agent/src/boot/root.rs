@@ -21,13 +21,13 @@ use super::grow;
 use crate::failure::{Failure, Result, Step};
 
 const IMAGE: &str = "/mnt/image";
-const WRITABLE: &str = "/mnt/writable";
-const ROOT: &str = "/mnt/root";
+pub(super) const WRITABLE: &str = "/mnt/writable";
+pub(super) const ROOT: &str = "/mnt/root";
 const WORK: &str = "/mnt/work";
 
 /// Directories that need a file system other than overlayfs under them, because Docker stacks
 /// its own overlays in them, and their names on the writable disk.
-const VOLUMES: [(&str, &str); 2] = [
+pub(super) const VOLUMES: [(&str, &str); 2] = [
     ("docker", "/var/lib/docker"),
     ("containerd", "/var/lib/containerd"),
 ];

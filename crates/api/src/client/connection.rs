@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use banger_model::{Code, Error, Result};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use futures_util::{Stream, TryStreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -23,10 +25,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The largest answer that is not a stream: a list of a few thousand VMs is 4 MiB.
 const ANSWER_MAX: usize = 64 << 20;
 
+/// What a request carries.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
 /// A connection on which one request can be made.
 pub(super) struct Connection {
     socket: PathBuf,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Body>,
     driver: Driver,
 }
 
@@ -74,7 +79,11 @@ impl Connection {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .body(
+                Full::new(Bytes::from(body.unwrap_or_default()))
+                    .map_err(|never| match never {})
+                    .boxed_unsync(),
+            )
             .map_err(|error| Error::internal("cannot write a request").because(error))?;
         let answer = tokio::time::timeout(ANSWER_WITHIN, self.sender.send_request(request)).await;
         match answer {
@@ -94,6 +103,31 @@ impl Connection {
             .hint(
                 "`banger daemon stop` ends it; the next command starts a new one, and VMs live on",
             )),
+        }
+    }
+}
+
+impl Connection {
+    /// Sends a stream of bytes and waits for the head of the answer, however long that takes.
+    pub(super) async fn upload<S>(mut self, path: &str, input: S) -> Result<Answer>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let body = StreamBody::new(input.map_ok(Frame::data)).boxed_unsync();
+        let request = Request::builder()
+            .method(Method::PUT)
+            .uri(path)
+            .header(header::HOST, "bangerd")
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(body)
+            .map_err(|error| Error::internal("cannot write a request").because(error))?;
+        match self.sender.send_request(request).await {
+            Ok(response) => Ok(Answer {
+                socket: self.socket,
+                response,
+                _driver: self.driver,
+            }),
+            Err(error) => Err(went_away(&self.socket).because(error)),
         }
     }
 }

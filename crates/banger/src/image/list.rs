@@ -50,7 +50,7 @@ fn as_table(images: &[Image], now: Timestamp) -> String {
 }
 
 /// Enough of a digest for people.
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     digest
         .trim_start_matches("sha256:")
         .chars()

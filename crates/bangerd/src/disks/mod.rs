@@ -41,6 +41,9 @@ trait Strategy {
     /// Makes the VM's own files in `vm_dir`. Doing it again starts afresh.
     fn create(&self, templates: &Templates, vm_dir: &Path, source: &Source<'_>) -> Result<()>;
 
+    /// The file that the VM writes to.
+    fn written(&self, vm_dir: &Path) -> PathBuf;
+
     /// The root disks that [`Strategy::create`] made, and what the guest does with them.
     fn attach(&self, vm_dir: &Path, image: &Path) -> Result<(Vec<Disk>, RootDisk)>;
 }
@@ -151,6 +154,26 @@ pub(crate) fn attach(
         work,
         modules,
     })
+}
+
+/// The file that has what a VM wrote to its root.
+pub(crate) fn root_disk(kind: DiskStrategy, vm_dir: &Path) -> PathBuf {
+    strategy(kind).written(vm_dir)
+}
+
+/// Copies the root disk of a VM that does not run to another VM's directory, with an empty work
+/// disk beside it.
+///
+/// # Errors
+/// `no_space`; `io` when there is no such disk.
+pub(crate) fn copy(
+    templates: &Templates,
+    kind: DiskStrategy,
+    from: &Path,
+    to: &Path,
+) -> Result<()> {
+    sparse::clone_or_copy(&root_disk(kind, from), &root_disk(kind, to))?;
+    templates.instantiate(banger_model::MIN_DISK, &work_disk(to))
 }
 
 fn work_disk(vm_dir: &Path) -> PathBuf {

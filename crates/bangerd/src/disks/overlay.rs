@@ -20,6 +20,10 @@ impl Strategy for Overlay {
         templates.instantiate(source.writable, &upper(vm_dir))
     }
 
+    fn written(&self, vm_dir: &Path) -> PathBuf {
+        upper(vm_dir)
+    }
+
     fn attach(&self, vm_dir: &Path, image: &Path) -> Result<(Vec<Disk>, RootDisk)> {
         let disks = vec![
             Disk {

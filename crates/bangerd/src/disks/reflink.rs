@@ -1,7 +1,7 @@
 //! The image cloned by the file system and attached writable.
 //!
-//! An image has no room to grow and no journal, for it is never written. The clone gets both,
-//! so that it holds as much as an overlay would and survives a crash of its guest.
+//! An image has no room to grow, for it is never written, and mostly no journal. The clone gets
+//! both, so that it holds as much as an overlay would and survives a crash of its guest.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,10 +40,17 @@ impl Strategy for Reflink {
         let tools = templates.tools();
         // `-f`: the usual demand for a check first is for disks that have been written to.
         tools.run("resize2fs", &["-f"], &path)?;
+        if banger_image::has_journal(&path)? {
+            return clone.sync_data().at("write", &path);
+        }
         // Only now is there room for it.
         let journal = format!("size={}", journal_mib(ByteSize::bytes(size)));
         tools.run("tune2fs", &["-O", "has_journal", "-J", &journal], &path)?;
         clone.sync_data().at("write", &path)
+    }
+
+    fn written(&self, vm_dir: &Path) -> PathBuf {
+        root(vm_dir)
     }
 
     fn attach(&self, vm_dir: &Path, _image: &Path) -> Result<(Vec<Disk>, RootDisk)> {

@@ -5,9 +5,9 @@
 //! [`ErrorResponse`](banger_api::ErrorResponse).
 
 mod answer;
-mod artifacts;
 mod daemon;
 mod events;
+mod images;
 mod kernels;
 mod operations;
 mod socket;
@@ -88,13 +88,20 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::set_workspace))
         .routes(routes!(vms::workspace_turn))
         .routes(routes!(vms::stats))
-        .routes(routes!(artifacts::images, artifacts::pull_image))
+        .routes(routes!(images::list, images::pull))
+        .routes(routes!(images::show, images::delete))
+        .routes(routes!(images::catalog))
+        .routes(routes!(images::register))
+        .routes(routes!(images::load))
+        .routes(routes!(images::prune))
+        .routes(routes!(images::promote))
         .routes(routes!(kernels::list, kernels::pull_kernel))
         .routes(routes!(kernels::show, kernels::import, kernels::delete))
         .routes(routes!(kernels::catalog))
         .routes(routes!(operations::show))
         .routes(routes!(operations::cancel))
         .routes(routes!(operations::events))
+        .routes(routes!(operations::input))
 }
 
 fn router(api: Api) -> Router {

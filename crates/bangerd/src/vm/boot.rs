@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +40,9 @@ use crate::layout::VmFiles;
 /// taken as the cause.
 const DEATH_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long a guest may take to write a disk: tens of gigabytes under software emulation.
+const BUILD_WITHIN: Duration = Duration::from_secs(3600);
+
 /// What a boot needs to know.
 pub(super) struct Boot<'a> {
     /// The daemon.
@@ -60,6 +63,9 @@ pub(super) struct Boot<'a> {
     pub(super) cancel: &'a CancellationToken,
     /// Whether nothing of the user's is started in it.
     pub(super) only_to_save: bool,
+    /// An empty ext4 that the guest is to fill with its root file system, after which it ends,
+    /// instead of becoming the VM.
+    pub(super) build: Option<PathBuf>,
 }
 
 /// A guest that is up.
@@ -122,7 +128,10 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         .map(Arc::new)?;
     boot.shared.set_instance(Some(&instance));
     boot.progress.stage("boot", "waiting for the guest");
-    let limit = boot.context.boot_timeout();
+    let limit = match boot.build {
+        Some(_) => BUILD_WITHIN,
+        None => boot.context.boot_timeout(),
+    };
     let mut up = converse(&dial, &instance, &config, limit, boot.cancel).await;
     if up.is_ok()
         && !boot.only_to_save
@@ -188,6 +197,7 @@ async fn prepare(
         boot.kernel.clone(),
         boot.strategy,
     );
+    let build = boot.build.clone();
     boot.context
         .blocking(move |context| {
             failpoint::hit("make the initramfs")?;
@@ -203,8 +213,15 @@ async fn prepare(
             // A change of the size may have been cut short after it was written down.
             disks::grow(&files.dir, row.spec.disk_size)?;
             let modules = kernel.modules_drive.as_deref();
-            let attached = disks::attach(strategy, &files.dir, &image, modules)?;
-            let config = boot_config(context, &row, &files, &attached)?;
+            let mut attached = disks::attach(strategy, &files.dir, &image, modules)?;
+            let mut config = boot_config(context, &row, &files, &attached)?;
+            if let Some(path) = build {
+                config.build = Some(banger_vmm::device_path(attached.disks.len())?);
+                attached.disks.push(banger_vmm::Disk {
+                    path,
+                    read_only: false,
+                });
+            }
             let machine = Machine {
                 id: row.id.clone(),
                 runtime_dir: files.runtime.clone(),
@@ -280,6 +297,7 @@ fn boot_config(
         }),
         init: InitPolicy::Auto,
         git: None,
+        build: None,
     })
 }
 

@@ -22,6 +22,7 @@ use super::{Vms, names};
 use crate::context::Context;
 use crate::disks::{self, Source};
 use crate::failpoint;
+use crate::image;
 use crate::keys;
 use crate::random;
 
@@ -70,11 +71,11 @@ pub(super) async fn admit(vms: &Arc<Vms>, request: CreateVm) -> Result<Operation
         created_at: format!("{:.3}", jiff::Timestamp::now()),
     };
     let admitted = async {
+        row.spec.image = image::canonical(&vms.context, row.spec.image.clone()).await?;
         if kernel.is_none() {
-            row.spec.kernel = default_kernel(&vms.context, row.spec.image.clone()).await?;
+            row.spec.kernel = image::default_kernel(&vms.context, row.spec.image.clone()).await?;
         } else {
             know_kernel(&vms.context, row.spec.kernel.clone()).await?;
-            default_kernel(&vms.context, row.spec.image.clone()).await?;
         }
         insert(vms, row, name.is_none()).await
     };
@@ -107,7 +108,7 @@ fn resolve(
         // Replaced by the image's own once that is known.
         kernel: match kernel {
             Some(kernel) => kernel,
-            None => image.as_str().parse()?,
+            None => banger_image::default_kernel()?,
         },
         image,
         vcpus: request.vcpus.unwrap_or(defaults.vcpus.value),
@@ -149,32 +150,11 @@ async fn insert(vms: &Arc<Vms>, mut row: VmRow, generated: bool) -> Result<VmRow
     Err(Error::internal("no free name was found"))
 }
 
-/// The kernel that VMs of this image boot by default; the image is here or can be pulled.
-async fn default_kernel(context: &Arc<Context>, image: ImageName) -> Result<KernelName> {
-    context
-        .blocking(move |context| {
-            if let Some(found) = context.images.find(&image)? {
-                return Ok(found.kernel);
-            }
-            let catalog = context.images.catalog()?;
-            if let Some(entry) = catalog.iter().find(|entry| entry.name == image) {
-                return Ok(entry.kernel.clone());
-            }
-            let mut known: Vec<String> = catalog.iter().map(|e| e.name.to_string()).collect();
-            known.extend(
-                context
-                    .images
-                    .list()?
-                    .into_iter()
-                    .map(|i| i.name.to_string()),
-            );
-            Err(unknown("image", image.as_str(), known))
-        })
-        .await
-}
-
 /// Refuses a kernel that is neither here nor can be pulled.
-async fn know_kernel(context: &Arc<Context>, kernel: KernelName) -> Result<()> {
+///
+/// # Errors
+/// `not_found`, listing those there are.
+pub(crate) async fn know_kernel(context: &Arc<Context>, kernel: KernelName) -> Result<()> {
     context
         .blocking(move |context| {
             let catalog = context.kernels.catalog()?;
@@ -195,42 +175,13 @@ async fn know_kernel(context: &Arc<Context>, kernel: KernelName) -> Result<()> {
         .await
 }
 
-fn unknown(noun: &str, name: &str, mut known: Vec<String>) -> Error {
+/// There is no such thing, but there are others.
+pub(crate) fn unknown(noun: &str, name: &str, mut known: Vec<String>) -> Error {
     known.sort();
     known.dedup();
     let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     Error::new(Code::NotFound, format!("there is no {noun} `{name}`"))
         .hint(format!("choose one of {}", known.join(", ")))
-}
-
-/// The image called `name`, pulled when it is not here.
-///
-/// # Errors
-/// Those of the pull; `cancelled`.
-pub(crate) async fn obtain_image(
-    context: &Arc<Context>,
-    name: &ImageName,
-    progress: &dyn Progress,
-    cancel: &CancellationToken,
-) -> Result<Image> {
-    let wanted = name.clone();
-    if let Some(image) = context.blocking(move |c| c.images.find(&wanted)).await? {
-        return Ok(image);
-    }
-    let (own, wanted) = (context.clone(), name.clone());
-    let pull = move |progress: Arc<dyn Progress>, cancel: CancellationToken| async move {
-        // Somebody may have finished it between the look and now.
-        let name = wanted.clone();
-        if let Some(image) = own.blocking(move |c| c.images.find(&name)).await? {
-            return Ok(image);
-        }
-        progress.stage("pull-image", &format!("pulling image {wanted}"));
-        own.images.pull(&wanted, &*progress, &cancel).await
-    };
-    context
-        .image_pulls
-        .run(name.as_str(), progress, cancel, pull)
-        .await
 }
 
 /// The kernel called `name`, pulled when it is not here.
@@ -322,7 +273,9 @@ pub(super) async fn create(
             .blocking(|c| banger_vmm::Programs::find(&c.search).map(drop))
             .await?;
     }
-    let image = obtain_image(context, &row.spec.image, progress, cancel).await?;
+    let image = image::obtain(context, &row.spec.image, progress, cancel).await?;
+    // Until the database says that this VM uses it.
+    let _hold = image::hold(context, &image).await?;
     let kernel = obtain_kernel(context, &row.spec.kernel, progress, cancel).await?;
     boot::check(cancel)?;
 
@@ -355,6 +308,7 @@ pub(super) async fn create(
             progress,
             cancel,
             only_to_save: false,
+            build: None,
         };
         let up = boot::boot(boot).await.map_err(|error| match error.code() {
             Code::BootFailed => error.hint(

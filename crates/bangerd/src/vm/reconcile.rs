@@ -237,7 +237,7 @@ fn sweep_vms(context: &Context, known: &HashSet<VmId>) -> Result<()> {
 
 /// Removes images and kernels that have no name and no VM, and what crashes left of pulls.
 fn sweep_content(context: &Context, keep: &HashSet<Digest>) -> Result<()> {
-    report("sweep images", context.images.sweep(keep));
+    report("sweep images", crate::image::sweep(context));
     report("sweep kernels", context.kernels.sweep(keep));
     Ok(())
 }

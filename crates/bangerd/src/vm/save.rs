@@ -153,6 +153,7 @@ impl Saving<'_> {
             progress: &banger_model::Quiet,
             cancel: self.interrupt,
             only_to_save: true,
+            build: None,
         };
         Ok(boot::boot(boot).await?.instance)
     }

@@ -8,6 +8,7 @@ mod crashes;
 mod ground;
 mod growth;
 mod guests;
+mod images;
 mod lifecycle;
 mod load;
 mod private;

@@ -13,21 +13,15 @@ fn publish(images: &Images, name: &str, content: &str) -> Image {
     let rootfs = stage.path().join(ROOTFS);
     std::fs::write(&rootfs, content).unwrap();
     let digest = banger_content::digest_file(&rootfs, |_| Ok(())).unwrap();
-    let manifest = Manifest {
-        format: Manifest::FORMAT,
-        name: name.parse().unwrap(),
-        source: "a test".to_owned(),
-        packages: 1,
-        kernel: "debian-bookworm".parse().unwrap(),
-        config: ImageConfig::default(),
-        created_at: "2026-01-01T00:00:00Z".to_owned(),
-        size: ByteSize::bytes(content.len() as u64),
-    };
-    let entry = images
-        .store
-        .publish(stage, &digest, name, &manifest)
-        .unwrap();
-    image(entry).unwrap()
+    let manifest = Manifest::new(
+        name.parse().unwrap(),
+        "a test".to_owned(),
+        "debian-bookworm".parse().unwrap(),
+        ImageConfig::default(),
+        ByteSize::bytes(content.len() as u64),
+    );
+    let name = name.parse().unwrap();
+    images.publish(stage, &name, digest, manifest).unwrap()
 }
 
 #[test]
@@ -63,20 +57,72 @@ fn a_cut_off_image_is_refused() {
 }
 
 #[tokio::test]
-async fn unknown_names_and_cancelled_pulls_touch_nothing() {
+async fn cancelled_pulls_touch_nothing() {
     let (_dir, images) = images();
     let cancel = CancellationToken::new();
-    let unknown = images
-        .pull(&"no-such".parse().unwrap(), &Quiet, &cancel)
-        .await;
-    assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
     cancel.cancel();
-    let cancelled = images
-        .pull(&"debian-bookworm".parse().unwrap(), &Quiet, &cancel)
-        .await;
-    assert_eq!(cancelled.unwrap_err().code(), Code::Cancelled);
+    for name in ["debian-bookworm", "localhost:1/x"] {
+        let cancelled = images
+            .pull(
+                &name.parse().unwrap(),
+                &PullOptions::default(),
+                &Quiet,
+                &cancel,
+            )
+            .await;
+        assert_eq!(cancelled.unwrap_err().code(), Code::Cancelled, "{name}");
+    }
     let staging = images.store.dir().join("staging");
     assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+}
+
+#[test]
+fn images_that_differ_in_what_they_say_are_two_and_share_their_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let (_dir, images) = images();
+    let one = publish(&images, "one", "content");
+    let stage = images.store.stage().unwrap();
+    std::fs::write(stage.path().join(ROOTFS), "content").unwrap();
+    let config = ImageConfig {
+        cmd: vec!["x".to_owned()],
+        ..ImageConfig::default()
+    };
+    let manifest = Manifest::new(
+        "two".parse().unwrap(),
+        "a test".to_owned(),
+        one.kernel.clone(),
+        config.clone(),
+        one.size,
+    );
+    let rootfs = one.rootfs_digest.clone().unwrap();
+    let two = images
+        .publish(stage, &"two".parse().unwrap(), rootfs, manifest)
+        .unwrap();
+    assert_ne!(one.digest, two.digest);
+    assert_eq!(two.config, config);
+    assert_eq!(
+        images.by_digest(&one.digest).unwrap().unwrap().config,
+        one.config
+    );
+    let inode = |image: &Image| std::fs::metadata(&image.rootfs).unwrap().ino();
+    assert_eq!(inode(&one), inode(&two));
+    assert_eq!(images.all().unwrap().len(), 2);
+}
+
+#[test]
+fn names_are_resolved_to_what_is_here_then_the_catalog_then_a_registry() {
+    let (_dir, images) = images();
+    publish(&images, "own", "content");
+    for (typed, meant) in [
+        ("own", "own"),
+        ("debian-bookworm", "debian-bookworm"),
+        ("alpine", "alpine:latest"),
+        ("docker.io/library/alpine:3.20", "alpine:3.20"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+    ] {
+        let canonical = images.canonical(&typed.parse().unwrap()).unwrap();
+        assert_eq!(canonical.as_str(), meant);
+    }
 }
 
 #[test]

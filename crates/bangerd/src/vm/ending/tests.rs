@@ -19,6 +19,7 @@ fn context(root: &Path) -> Arc<Context> {
         home: None,
         search_path: None,
         log_level: None,
+        credentials: Default::default(),
     };
     let layout = Layout::new(&paths);
     layout.ensure_roots().unwrap();

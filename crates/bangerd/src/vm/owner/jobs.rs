@@ -280,6 +280,7 @@ async fn start(
         progress,
         cancel,
         only_to_save: false,
+        build: None,
     };
     boot::boot(boot).await.map_err(|error| match error.code() {
         Code::BootFailed => error.hint(format!(
@@ -308,6 +309,7 @@ async fn watch(
         progress: &Quiet,
         cancel,
         only_to_save: false,
+        build: None,
     };
     boot::resume(boot, instance).await
 }

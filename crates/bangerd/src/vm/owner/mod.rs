@@ -436,6 +436,7 @@ impl Owner {
             Rest::Gone => {
                 self.vms.forget(&self.row.id);
                 self.shared.turns().set_leaving(true);
+                crate::image::sweep_after(&self.context, self.row.image_digest.clone());
                 self.shared.gone().cancel();
                 Phase::Gone
             }
