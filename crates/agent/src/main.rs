@@ -11,6 +11,7 @@ mod copy;
 mod dial;
 mod exec;
 mod failure;
+mod init;
 mod listeners;
 mod relay;
 mod replace;

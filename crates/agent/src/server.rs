@@ -4,9 +4,10 @@
 //! loopback would otherwise become root. Connections are bounded in number, and each is bounded
 //! in memory by the buffers of what it does.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use banger_guest_api::{BootReport, Info, Open, PROTOCOL_VERSION, Reply, Request,
 use vsock::{VMADDR_CID_HOST, VsockListener};
 
 use crate::failure::{self, Step};
+use crate::init::{Init, Kind};
 use crate::socket::Socket;
 use crate::{copy, dial, exec, listeners, shutdown, stats, wait_boot};
 
@@ -44,6 +46,7 @@ const ECHO_BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Server {
     info: Info,
+    init: Option<Init>,
     connections: AtomicUsize,
 }
 
@@ -70,10 +73,12 @@ pub(crate) struct Inherited {
 
 impl Inherited {
     /// The command line that [`main`] reads.
-    pub(crate) fn arguments(self, init: Option<&OsStr>) -> Vec<OsString> {
+    pub(crate) fn arguments(self, init: Option<&Init>) -> Vec<OsString> {
         let mut arguments = vec![OsString::from(SUBCOMMAND)];
         arguments.extend([self.listener, self.boot, self.ready].map(|fd| fd.to_string().into()));
-        arguments.extend(init.map(OsStr::to_owned));
+        if let Some(init) = init {
+            arguments.extend([init.kind.name().into(), OsString::from(&init.path)]);
+        }
         arguments
     }
 }
@@ -92,9 +97,9 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("banger-agent: `{SUBCOMMAND}` is for banger's own init only");
         return ExitCode::from(2);
     };
-    let init = arguments
-        .next()
-        .map(|path| path.to_string_lossy().into_owned());
+    let mut text = || arguments.next()?.into_string().ok();
+    let kind = text().and_then(|name| Kind::named(&name));
+    let init = kind.zip(text()).map(|(kind, path)| Init { path, kind });
     match serve(listener, Socket::new(boot), ready, init) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -108,7 +113,7 @@ fn serve(
     listener: OwnedFd,
     mut boot: Socket,
     ready: OwnedFd,
-    init: Option<String>,
+    init: Option<Init>,
 ) -> failure::Result<()> {
     close_on_exec(&listener).step("prepare the agent's socket")?;
     close_on_exec(&ready).step("prepare the agent's socket")?;
@@ -181,21 +186,23 @@ pub(crate) fn info(init: Option<String>) -> Info {
         boot_id: boot_id.unwrap_or_default().trim().to_owned(),
         kernel,
         init,
+        ssh_server: None,
     }
 }
 
 impl Server {
-    pub(crate) fn new(init: Option<String>) -> Self {
+    pub(crate) fn new(init: Option<Init>) -> Self {
         Server::speaking(PROTOCOL, init)
     }
 
     /// A server that knows nothing newer than this protocol.
-    pub(crate) fn speaking(protocol: u32, init: Option<String>) -> Self {
+    pub(crate) fn speaking(protocol: u32, init: Option<Init>) -> Self {
         Server {
             info: Info {
                 version: protocol,
-                ..info(init)
+                ..info(init.as_ref().map(|init| init.path.clone()))
             },
+            init,
             connections: AtomicUsize::new(0),
         }
     }
@@ -259,8 +266,11 @@ impl Server {
         let reply = match open.request {
             Request::Exec(exec) => return exec::serve(socket, &exec, slot),
             Request::Echo => return echo(socket),
-            Request::Info => Reply::Info(self.info.clone()),
-            Request::WaitBoot => match wait_boot::wait(self.info.init.as_deref(), &socket) {
+            Request::Info => Reply::Info(Info {
+                ssh_server: Some(has_ssh_server()),
+                ..self.info.clone()
+            }),
+            Request::WaitBoot => match wait_boot::wait(self.init.as_ref(), &socket) {
                 Ok(()) => Reply::Done,
                 Err(message) => error(message),
             },
@@ -277,13 +287,24 @@ impl Server {
             Request::Shutdown => {
                 rustix::fs::sync();
                 socket.send(&Reply::Done)?;
-                return shutdown::begin(self.info.init.as_deref());
+                return shutdown::begin(self.init.as_ref());
             }
         };
         socket.send(&reply)?;
         socket.linger(LINGER);
         Ok(())
     }
+}
+
+/// Where distributions put OpenSSH's server, and Dropbear.
+fn has_ssh_server() -> bool {
+    ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"]
+        .iter()
+        .any(|place| {
+            ["sshd", "dropbear"]
+                .iter()
+                .any(|name| Path::new(place).join(name).is_file())
+        })
 }
 
 fn error(message: String) -> Reply {

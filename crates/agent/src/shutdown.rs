@@ -1,10 +1,12 @@
 //! Bringing the guest down without losing data.
 //!
 //! The disks are flushed before the host gets its answer. Then the init system is asked to go
-//! down in its own order; one that does not, or cannot be asked, is overruled after a while.
+//! down in its own order, each kind in its own way; one that does not, or cannot be asked, is
+//! overruled after a while.
 //! Everything ends in a reset, see [`failure::end_the_guest`].
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,18 +16,18 @@ use rustix::mount::MountFlags;
 use rustix::process::Signal;
 
 use crate::failure;
-use crate::wait_boot::is_systemd;
+use crate::init::{Init, Kind};
 
 /// How long an init system may take to stop everything.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked: very early in its boot it does not listen yet.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How long processes get between SIGTERM and SIGKILL.
-const TERMINATION: Duration = Duration::from_secs(2);
+/// How long processes get between SIGTERM and SIGKILL, as a container gets.
+const TERMINATION: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Brings the guest down; does not return.
-pub(crate) fn begin(init: Option<&str>) -> io::Result<()> {
+pub(crate) fn begin(init: Option<&Init>) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Err(error) = ask(init) {
@@ -37,24 +39,38 @@ pub(crate) fn begin(init: Option<&str>) -> io::Result<()> {
     force()
 }
 
-fn ask(init: Option<&str>) -> io::Result<()> {
-    if is_systemd(init) {
+fn ask(init: Option<&Init>) -> io::Result<()> {
+    // An init that could not be executed has left its place to us.
+    let kind = match is_our_pid_1()? {
+        true => None,
+        false => init.map(|init| init.kind),
+    };
+    match kind {
         // systemd's signal for reboot.target: works without D-Bus and without `systemctl`.
-        return signal_init(libc::SIGRTMIN() + 5);
+        Some(Kind::Systemd) => signal_init(libc::SIGRTMIN() + 5),
+        Some(Kind::OpenRc) => signal_init(libc::SIGINT),
+        Some(Kind::SysV) => run_reboot(),
+        // Our own PID 1 means it as BusyBox does: reboot.
+        Some(Kind::BusyBox) | None => signal_init(libc::SIGTERM),
     }
-    if init.is_some()
-        && let Some(reboot) = reboot_program()
-    {
-        let mut child = Command::new(reboot)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        std::thread::spawn(move || child.wait());
-        return Ok(());
-    }
-    // Our own PID 1, and BusyBox's: SIGTERM means reboot.
-    signal_init(libc::SIGTERM)
+}
+
+/// Whether PID 1 runs this very program.
+fn is_our_pid_1() -> io::Result<bool> {
+    let [first, own] = ["/proc/1/exe", "/proc/self/exe"].map(std::fs::metadata);
+    let (first, own) = (first?, own?);
+    Ok((first.dev(), first.ino()) == (own.dev(), own.ino()))
+}
+
+fn run_reboot() -> io::Result<()> {
+    let program = reboot_program().ok_or(io::ErrorKind::NotFound)?;
+    let mut child = Command::new(program)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
 }
 
 fn reboot_program() -> Option<&'static str> {

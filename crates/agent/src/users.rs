@@ -19,7 +19,8 @@ pub(crate) struct User {
 
 /// The guest's own files are not trusted to be of a sane size.
 const MAX_DATABASE: u64 = 4 << 20;
-const DEFAULT_SHELL: &str = "/bin/sh";
+/// Where every system that has a shell has one.
+pub(crate) const DEFAULT_SHELL: &str = "/bin/sh";
 /// What Linux accepts for one process, which also bounds what a hostile `/etc/group` can ask.
 const MAX_GROUPS: usize = 65_536;
 /// The value that means "unchanged" to the kernel and can therefore not be anybody's number.

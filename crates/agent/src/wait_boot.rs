@@ -1,23 +1,41 @@
 //! Waiting until the image's init system has finished booting.
 
+use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::init::{Init, Kind};
 use crate::socket::{Socket, wait_readable};
 
-/// systemd cannot be asked before it listens, and says nothing when it begins to.
+/// An init system cannot be asked before it listens, and says nothing when it begins to.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often systemd may be unreachable in a row before that is the answer.
+/// How often it may be unreachable in a row before that is the answer.
 const UNREACHABLE: u32 = 300;
+/// Where OpenRC keeps its state.
+const OPENRC: &str = "/run/openrc";
 
-/// Returns when the guest has booted; at once when its init is not systemd, because no other
-/// one can tell. Gives up when the host hangs up `host`.
-pub(crate) fn wait(init: Option<&str>, host: &Socket) -> Result<(), String> {
-    if !is_systemd(init) {
-        return Ok(());
+/// Returns when the guest has booted; at once when its init can tell nobody. Gives up when the
+/// host hangs up `host`.
+pub(crate) fn wait(init: Option<&Init>, host: &Socket) -> Result<(), String> {
+    match init.map(|init| init.kind) {
+        None => Ok(()),
+        Some(Kind::Systemd) => systemd(host),
+        // It also runs under the other ones.
+        Some(Kind::OpenRc | Kind::SysV | Kind::BusyBox) if has_openrc() => openrc(host),
+        Some(_) => Ok(()),
     }
+}
+
+fn has_openrc() -> bool {
+    ["/sbin/openrc", "/usr/sbin/openrc"]
+        .iter()
+        .any(|path| Path::new(path).is_file())
+}
+
+fn systemd(host: &Socket) -> Result<(), String> {
     let mut unreachable = 0;
     loop {
         match system_state(host)?.as_str() {
@@ -32,16 +50,55 @@ pub(crate) fn wait(init: Option<&str>, host: &Socket) -> Result<(), String> {
                 }
             }
         }
-        if wait_readable(host.as_fd(), RETRY) {
-            return Err("the host hung up".to_owned());
-        }
+        pause(host)?;
     }
 }
 
-/// Whether PID 1 is systemd, or is about to become it: `init` is often just a link to it.
-pub(crate) fn is_systemd(init: Option<&str>) -> bool {
-    let program = init.and_then(|path| std::fs::canonicalize(path).ok());
-    program.is_some_and(|path| path.file_name().is_some_and(|name| name == "systemd"))
+fn openrc(host: &Socket) -> Result<(), String> {
+    let mut unreachable = 0;
+    loop {
+        match runlevel(Path::new(OPENRC)) {
+            Runlevel::Reached => return Ok(()),
+            Runlevel::OnTheWay => unreachable = 0,
+            Runlevel::Unknown => {
+                unreachable += 1;
+                if unreachable > UNREACHABLE {
+                    return Err(format!("OpenRC does not start: there is no {OPENRC}"));
+                }
+            }
+        }
+        pause(host)?;
+    }
+}
+
+/// How far OpenRC is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runlevel {
+    /// It has written nothing yet.
+    Unknown,
+    /// In the runlevels before the last, or changing to it.
+    OnTheWay,
+    Reached,
+}
+
+/// OpenRC writes the name of a runlevel when it begins to change to it, and has a file there for
+/// as long as the change lasts.
+fn runlevel(state: &Path) -> Runlevel {
+    match fs::read_to_string(state.join("softlevel")) {
+        Err(_) => Runlevel::Unknown,
+        Ok(level) => match level.trim() {
+            "" | "sysinit" | "boot" => Runlevel::OnTheWay,
+            _ if state.join("rc.starting").exists() => Runlevel::OnTheWay,
+            _ => Runlevel::Reached,
+        },
+    }
+}
+
+fn pause(host: &Socket) -> Result<(), String> {
+    if wait_readable(host.as_fd(), RETRY) {
+        return Err("the host hung up".to_owned());
+    }
+    Ok(())
 }
 
 /// One `systemctl is-system-running --wait`, ended early when the host hangs up.
@@ -75,4 +132,26 @@ fn system_state(host: &Socket) -> Result<String, String> {
         .wait()
         .map_err(|error| format!("cannot run systemctl: {error}"))?;
     Ok(state.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openrc_has_booted_when_its_last_runlevel_is_complete() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path();
+        assert_eq!(runlevel(path), Runlevel::Unknown);
+        let set = |level: &str| fs::write(path.join("softlevel"), level).unwrap();
+        for level in ["", "sysinit", "boot\n"] {
+            set(level);
+            assert_eq!(runlevel(path), Runlevel::OnTheWay, "{level}");
+        }
+        fs::create_dir(path.join("rc.starting")).unwrap();
+        set("default");
+        assert_eq!(runlevel(path), Runlevel::OnTheWay);
+        fs::remove_dir(path.join("rc.starting")).unwrap();
+        assert_eq!(runlevel(path), Runlevel::Reached);
+    }
 }

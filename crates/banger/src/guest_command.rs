@@ -1,5 +1,7 @@
 //! From what was typed and what the image says to what the guest runs.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::IsTerminal;
@@ -275,6 +277,7 @@ impl GuestCommand {
         let path_was_asked = self.env.iter().any(|(name, _)| name == "PATH");
         // Later values win; each name goes once.
         let mut env: Vec<(ByteString, ByteString)> = Vec::new();
+        let mut places: HashMap<ByteString, usize> = HashMap::new();
         let from_image = image
             .env
             .iter()
@@ -284,23 +287,29 @@ impl GuestCommand {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
         for (name, value) in from_image.chain(asked) {
-            match env.iter_mut().find(|(set, _)| *set == name) {
-                Some((_, old)) => *old = value,
-                None => env.push((name, value)),
+            match places.entry(name) {
+                Entry::Occupied(place) => env[*place.get()].1 = value,
+                Entry::Vacant(place) => {
+                    env.push((place.key().clone(), value));
+                    place.insert(env.len() - 1);
+                }
             }
         }
-        let user = self.user.or_else(|| image.user.clone());
+        // An image that says nothing may say it with an empty word.
+        let said = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
+        let user = self.user.or_else(|| said(&image.user));
         if self.with_tools && !path_was_asked {
             bootstrap::put_tools_on_path(&mut env, user.as_deref());
         }
+        // As `docker run` does, but not `docker exec`, except for what the image itself names.
+        let create_workdir = self.with_entrypoint || self.workdir.is_none();
+        let workdir = self.workdir.map(ByteString::from);
         Exec {
             argv,
             env,
             user,
-            workdir: self
-                .workdir
-                .map(ByteString::from)
-                .or_else(|| image.workdir.clone().map(ByteString::from)),
+            workdir: workdir.or_else(|| said(&image.workdir).map(ByteString::from)),
+            create_workdir,
             tty: None,
             stdin: false,
         }
@@ -368,6 +377,7 @@ mod tests {
         assert_eq!(strings(&exec), ["/entry", "serve"]);
         assert_eq!(exec.user.as_deref(), Some("app"));
         assert_eq!(exec.workdir, Some("/srv".into()));
+        assert!(exec.create_workdir);
 
         let asked = GuestCommand {
             argv: vec!["ls".into()],
@@ -381,6 +391,7 @@ mod tests {
         assert_eq!(strings(&exec), ["ls"]);
         assert_eq!(exec.user.as_deref(), Some("root"));
         assert_eq!(exec.workdir, Some("/tmp".into()));
+        assert!(!exec.create_workdir, "only of the first command");
         let env: [(ByteString, ByteString); 3] =
             [("A", "mine"), ("B", "image"), ("C", "mine")].map(|(a, b)| (a.into(), b.into()));
         assert_eq!(exec.env[..3], env);
@@ -404,6 +415,17 @@ mod tests {
             .with_entrypoint()
             .merge(&ImageConfig::default());
         assert!(exec.argv.is_empty());
+    }
+
+    #[test]
+    fn an_empty_word_of_the_image_says_nothing() {
+        let image = ImageConfig {
+            user: Some(String::new()),
+            workdir: Some(String::new()),
+            ..image()
+        };
+        let exec = GuestCommand::default().merge(&image);
+        assert_eq!((exec.user, exec.workdir), (None, None));
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn guest(args: &[String]) -> Result<(), Failure> {
         boot_id: format!("boot-of-{}", std::process::id()),
         kernel: "fake".to_owned(),
         init: None,
+        ssh_server: None,
     };
     let dialling = {
         let info = info.clone();

@@ -20,7 +20,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub struct Exec {
     /// The program and its arguments, exactly. Empty means the user's login shell.
     pub argv: Vec<ByteString>,
-    /// Environment on top of the agent's base: `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`.
+    /// Environment on top of the agent's base: `PATH`, `HOME`, `HOSTNAME`, `USER`, `LOGNAME`,
+    /// `SHELL`.
     #[serde(default)]
     pub env: Vec<(ByteString, ByteString)>,
     /// `name`, `uid`, `name:group` or `uid:gid`; root when absent.
@@ -29,6 +30,9 @@ pub struct Exec {
     /// The directory to run in; the user's home when absent, `/` if that is missing.
     #[serde(default)]
     pub workdir: Option<ByteString>,
+    /// Makes `workdir` when it is missing. An agent that does not know this refuses instead.
+    #[serde(default)]
+    pub create_workdir: bool,
     /// Allocates a terminal of this size; then there is no separate standard error.
     #[serde(default)]
     pub tty: Option<TtySize>,

@@ -152,6 +152,9 @@ pub struct Info {
     /// The init system that was started: its path, or absent when the agent's own is PID 1.
     #[serde(default)]
     pub init: Option<String>,
+    /// Whether the guest has an ssh server's program now; absent when the agent does not say.
+    #[serde(default)]
+    pub ssh_server: Option<bool>,
 }
 
 /// Text from the other side, made fit for a terminal: no control characters, nothing that turns

@@ -4,7 +4,6 @@
 //! root or crossing links to processes; the file itself is written beside and renamed, which
 //! replaces a link instead of following it and never leaves half a file.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -63,6 +62,11 @@ impl Directory {
             }
         }
         Ok(true)
+    }
+
+    /// Whether anything has this name, even a link that leads nowhere.
+    pub(super) fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// The content of a regular file; `None` when there is none or it is something else.
@@ -145,15 +149,6 @@ fn own(file: &impl std::os::fd::AsFd, mode: u32) -> io::Result<()> {
         Some(rustix::fs::Gid::ROOT),
     )?;
     Ok(rustix::fs::fchmod(file, Mode::from(mode))?)
-}
-
-/// The first of `paths` that exists as an executable file, links resolved inside the root.
-pub(super) fn first_executable<'a>(paths: &[&'a str]) -> Option<&'a OsStr> {
-    use std::os::unix::fs::PermissionsExt;
-    paths.iter().copied().map(OsStr::new).find(|path| {
-        std::fs::metadata(path)
-            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    })
 }
 
 #[cfg(test)]

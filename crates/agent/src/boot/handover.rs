@@ -1,47 +1,29 @@
 //! The end of the boot: the agent gets a process of its own, and PID 1 becomes the image's init.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use banger_guest_api::{BootConfig, InitPolicy};
 use rustix::io::FdFlags;
-use rustix::mount::{MountFlags, mount};
 use rustix::pipe::PipeFlags;
 use vsock::VsockListener;
 
-use super::{Never, files, pid1};
+use super::{Never, pid1, runtime};
 use crate::failure::{Failure, Result, Step};
+use crate::init::Init;
 use crate::server::{Inherited, PROCESS_NAME};
 use crate::socket::{Socket, wait_readable};
 
-/// Where init systems live, the conventional name first.
-const INITS: [&str; 6] = [
-    "/sbin/init",
-    "/usr/sbin/init",
-    "/lib/systemd/systemd",
-    "/usr/lib/systemd/systemd",
-    "/sbin/openrc-init",
-    "/etc/init",
-];
 /// How long init is held back so that it does not slow down the agent's start.
 const AGENT_START: Duration = Duration::from_secs(10);
 
 /// Forks the agent and becomes init.
 pub(super) fn hand_over(
-    config: &BootConfig,
+    init: Option<&Init>,
     listener: VsockListener,
     host: &mut Socket,
 ) -> Result<Never> {
-    let init = match config.init {
-        InitPolicy::Auto => files::first_executable(&INITS),
-        InitPolicy::None => None,
-    };
-    if init.is_none() {
-        prepare_for_no_init();
-    }
     let (ready, ready_child) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("start the agent")?;
     let inherited = Inherited {
@@ -64,17 +46,18 @@ pub(super) fn hand_over(
         ));
     }
     if let Some(init) = init {
-        let error = Command::new(init)
+        let error = Command::new(&init.path)
             .env_clear()
             .envs([("HOME", "/"), ("TERM", "linux"), ("PATH", pid1::PATH)])
             .exec();
-        eprintln!("banger: cannot execute {}: {error}", init.display());
+        eprintln!("banger: cannot execute {}: {error}", init.path);
+        runtime::without_init();
     }
     pid1::reap(agent)
 }
 
 /// In the fork's child: leaves only if it fails.
-fn become_the_agent(inherited: Inherited, init: Option<&OsStr>) -> Failure {
+fn become_the_agent(inherited: Inherited, init: Option<&Init>) -> Failure {
     let step = "start the agent";
     for fd in [inherited.listener, inherited.boot, inherited.ready] {
         // SAFETY: these descriptors are open and stay so until the exec.
@@ -93,18 +76,4 @@ fn become_the_agent(inherited: Inherited, init: Option<&OsStr>) -> Failure {
         .env("PATH", pid1::PATH)
         .exec();
     Failure::new(step, error)
-}
-
-/// The little that init systems do and containers' images still expect.
-fn prepare_for_no_init() {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if let Err(error) = mount(
-        c"cgroup2",
-        c"/sys/fs/cgroup",
-        c"cgroup2",
-        flags,
-        c"nsdelegate",
-    ) {
-        eprintln!("banger: mount /sys/fs/cgroup: {error}");
-    }
 }

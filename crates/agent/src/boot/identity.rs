@@ -8,48 +8,69 @@ use banger_guest_api::{BootConfig, SshIdentity};
 use super::files::Directory;
 use super::gitconfig;
 use crate::failure::{Result, Step};
+use crate::init::{Init, Kind};
 
 /// The line before what is banger's in a file that others write too.
 const FENCE_BEGIN: &str = "# banger: begin, rewritten at every boot";
 /// The line after it.
 const FENCE_END: &str = "# banger: end";
 
-/// Writes the VM's identity.
-pub(super) fn write(config: &BootConfig) -> Result<()> {
+/// Writes the VM's identity. What every Linux system has, such as `/etc/hosts`, is made in images
+/// that lack it, as container runtimes do; what belongs to a part the image lacks is not.
+pub(super) fn write(config: &BootConfig, init: Option<&Init>) -> Result<()> {
     rustix::system::sethostname(config.hostname.as_bytes()).step("set the host name")?;
-    if let Some(etc) = Directory::open("/etc").step("open /etc")? {
-        let hostname = format!("{}\n", config.hostname);
-        etc.write("hostname", hostname.as_bytes(), 0o644)
-            .step("write /etc/hostname")?;
-        let hosts = etc
-            .read("hosts")
-            .step("read /etc/hosts")?
-            .unwrap_or_default();
-        etc.write("hosts", &merge_hosts(&hosts, &config.hostname), 0o644)
-            .step("write /etc/hosts")?;
-        let machine_id = format!("{}\n", config.machine_id);
-        etc.write("machine-id", machine_id.as_bytes(), 0o444)
-            .step("write /etc/machine-id")?;
-        if let Some(network) = config
-            .network
-            .as_ref()
-            .filter(|network| !network.dns.is_empty())
-        {
-            let lines = network
-                .dns
-                .iter()
-                .map(|server| format!("nameserver {server}\n"));
-            let servers: String = lines.collect();
-            etc.write("resolv.conf", servers.as_bytes(), 0o644)
-                .step("write /etc/resolv.conf")?;
-        }
-        gitconfig::write(&etc, config.git.as_ref()).step("write /etc/gitconfig")?;
-    }
+    write_etc(&etc().step("open /etc")?, config, init)?;
     configure_sshd(config.ssh.as_ref()).step("write the ssh server's configuration")?;
     match &config.ssh {
         Some(ssh) => authorize(&ssh.authorized_keys).step("write root's authorized keys"),
         None => Ok(()),
     }
+}
+
+/// A link that leads nowhere is as good as no `/etc`.
+fn etc() -> io::Result<Directory> {
+    if let Some(etc) = Directory::open("/etc")? {
+        return Ok(etc);
+    }
+    match Directory::open("/")? {
+        Some(root) => root.subdirectory("etc", 0o755),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn write_etc(etc: &Directory, config: &BootConfig, init: Option<&Init>) -> Result<()> {
+    let hostname = format!("{}\n", config.hostname);
+    etc.write("hostname", hostname.as_bytes(), 0o644)
+        .step("write /etc/hostname")?;
+    let hosts = etc
+        .read("hosts")
+        .step("read /etc/hosts")?
+        .unwrap_or_default();
+    etc.write("hosts", &merge_hosts(&hosts, &config.hostname), 0o644)
+        .step("write /etc/hosts")?;
+    // systemd and D-Bus identify a machine by it; images that have neither know no such file.
+    let is_known = etc.has("machine-id") || init.is_some_and(|init| init.kind == Kind::Systemd);
+    if is_known {
+        let machine_id = format!("{}\n", config.machine_id);
+        etc.write("machine-id", machine_id.as_bytes(), 0o444)
+            .step("write /etc/machine-id")?;
+    }
+    gitconfig::write(etc, config.git.as_ref()).step("write /etc/gitconfig")?;
+    let Some(network) = config
+        .network
+        .as_ref()
+        .filter(|network| !network.dns.is_empty())
+    else {
+        return Ok(());
+    };
+    let lines = network
+        .dns
+        .iter()
+        .map(|server| format!("nameserver {server}\n"));
+    let servers: String = lines.collect();
+    // In place of a link, which leads to what some service has not written yet.
+    etc.write("resolv.conf", servers.as_bytes(), 0o644)
+        .step("write /etc/resolv.conf")
 }
 
 /// Keeps what the user added; our own lines are the two of localhost, where they are missing,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /proc /sys /dev ─▶ modules ─▶ listen ─▶ dial the host: Hello, BootConfig ─▶ clock
-//!   ─▶ disks ─▶ switch root ─▶ work disk ─▶ identity ─▶ network
+//!   ─▶ disks ─▶ switch root ─▶ which init? ─▶ /run and others ─▶ work disk ─▶ identity ─▶ network
 //!   ─▶ fork the agent, which reports Ready ─▶ exec the image's init, or stay and reap
 //! ```
 //!
@@ -24,16 +24,19 @@ mod modules;
 mod network;
 mod pid1;
 mod root;
+mod runtime;
 mod work_disk;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use banger_guest_api::{AGENT_PORT, BootConfig, BootReport};
+use banger_guest_api::{AGENT_PORT, BootConfig, BootReport, InitPolicy};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 use crate::failure::{self, Failure, Result, Step};
+use crate::init;
 use crate::server;
 use crate::socket::{Socket, wait_readable};
 
@@ -77,11 +80,16 @@ fn boot(host: &mut Option<Socket>) -> Result<Never> {
         return build_a_disk(&config, device, host);
     }
     let (work_disk, modules) = become_the_vm(&config)?;
+    let init = match config.init {
+        InitPolicy::Auto => init::find(Path::new("/")).step("look for the image's init system")?,
+        InitPolicy::None => None,
+    };
+    runtime::prepare(init.is_some())?;
     work_disk::attach(work_disk)?;
     modules::attach(modules)?;
-    identity::write(&config)?;
+    identity::write(&config, init.as_ref())?;
     network::configure(config.network.as_ref())?;
-    handover::hand_over(&config, listener, host)
+    handover::hand_over(init.as_ref(), listener, host)
 }
 
 /// Mounts the disks and makes the VM's root the root of this process. Returns the mounts that

@@ -1,5 +1,9 @@
 //! The VM's root file system: mounting its disks, and making it the root.
 //!
+//! An image may lack every mount point, or have something else under its name: what is needed is
+//! made on the VM's own layer, as container runtimes do. What programs find in there is
+//! [`super::runtime`]'s.
+//!
 //! Disks are mounted in the initramfs and reach their places as mounts by descriptor, so that
 //! no path of the image is resolved while the initramfs is still the root, where an image's
 //! symbolic link would point into it.
@@ -11,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use banger_guest_api::{BootConfig, RootDisk};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
@@ -151,8 +155,9 @@ pub(super) fn switch(disks: Disks) -> Result<Option<OwnedFd>> {
     let step = "switch to the VM's root";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(ROOT, flags, Mode::empty()).step(step)?;
+    make_passable(&root).step("prepare the VM's root directory")?;
     for name in ["proc", "sys", "dev"] {
-        let target = mount_point(&root, name)?;
+        let target = mount_point(&root, name, 0o755)?;
         let source = rustix::fs::open(format!("/{name}"), flags, Mode::empty()).step(step)?;
         attach(&source, &target).step_with(|| format!("move /{name} to the VM's root"))?;
     }
@@ -162,7 +167,6 @@ pub(super) fn switch(disks: Disks) -> Result<Option<OwnedFd>> {
     rustix::process::chroot(c".").step(step)?;
     rustix::process::chdir(c"/").step(step)?;
 
-    mount_runtime()?;
     for (mount, target) in &disks.volumes {
         attach_volume(mount, target)?;
     }
@@ -189,54 +193,46 @@ fn empty_the_initramfs() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Opens a directory directly under the new root, creating it when it is missing.
-fn mount_point(root: &impl AsFd, name: &str) -> Result<OwnedFd> {
-    let step = || format!("find the image's /{name}");
-    match rustix::fs::mkdirat(root, name, Mode::from(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(Failure::new(step(), error)),
+/// Everybody must be able to pass through the root directory, and only root to change it; sshd
+/// insists on the latter. Images made from a directory often have what that had.
+fn make_passable(root: &impl AsFd) -> rustix::io::Result<()> {
+    let stat = rustix::fs::statat(root, ".", AtFlags::empty())?;
+    let is_well = stat.st_uid == 0 && stat.st_mode & 0o577 == 0o555;
+    if is_well {
+        return Ok(());
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).step_with(step)
+    rustix::fs::chownat(
+        root,
+        ".",
+        Some(Uid::ROOT),
+        Some(Gid::ROOT),
+        AtFlags::empty(),
+    )?;
+    rustix::fs::chmodat(root, ".", Mode::from(0o755), AtFlags::empty())
 }
 
-/// Mounts what programs expect to be there before any init has run.
-fn mount_runtime() -> Result<()> {
-    let guarded = MountFlags::NOSUID | MountFlags::NODEV;
-    let here = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .step("open the VM's root")?;
-    drop(mount_point(&here, "run")?);
-    drop(mount_point(&here, "tmp")?);
-    for directory in ["/dev/pts", "/dev/shm"] {
-        create_directory(directory).step_with(|| format!("create {directory}"))?;
-    }
-    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
-    for (file_system, path, flags, options) in [
-        (c"tmpfs", c"/run", guarded, c"mode=0755,size=25%"),
-        (c"tmpfs", c"/dev/shm", guarded, c"mode=1777"),
-        (
-            c"devpts",
-            c"/dev/pts",
-            terminals,
-            c"gid=5,mode=0620,ptmxmode=0666",
-        ),
-    ] {
-        mount(file_system, path, file_system, flags, options)
-            .step_with(|| format!("mount {path:?}"))?;
-    }
-    for (target, link) in [
-        ("/proc/self/fd", "/dev/fd"),
-        ("/proc/self/fd/0", "/dev/stdin"),
-        ("/proc/self/fd/1", "/dev/stdout"),
-        ("/proc/self/fd/2", "/dev/stderr"),
-    ] {
-        match rustix::fs::symlink(target, link) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(Failure::new(format!("create {link}"), error)),
+/// Opens a directory directly under `root`, made with this mode when it is missing. A link or a
+/// file of that name gives way: a mount there would be the image's word on where it is mounted.
+pub(super) fn mount_point(root: &impl AsFd, name: &str, mode: u32) -> Result<OwnedFd> {
+    let step = || format!("make the mount point /{name}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || {
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        rustix::fs::openat2(root, name, flags, Mode::empty(), resolve)
+    };
+    match open() {
+        Ok(directory) => return Ok(directory),
+        Err(Errno::NOENT) => {}
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            println!("banger: the image's /{name} is no directory; it is replaced");
+            rustix::fs::unlinkat(root, name, AtFlags::empty()).step_with(step)?;
         }
+        Err(error) => return Err(Failure::new(step(), error)),
     }
-    Ok(())
+    rustix::fs::mkdirat(root, name, Mode::from(mode)).step_with(step)?;
+    // Whatever the umask is.
+    rustix::fs::chmodat(root, name, Mode::from(mode), AtFlags::empty()).step_with(step)?;
+    open().step_with(step)
 }
 
 /// Puts a directory of the writable disk in place, unless the image brings content of its own
@@ -263,4 +259,63 @@ fn attach_volume(mount: &OwnedFd, target: &'static str) -> Result<()> {
         return Ok(());
     }
     attach(mount, &directory).step_with(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_made_and_never_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        symlink(at("elsewhere"), at("dev")).unwrap();
+        symlink("/no/where", at("sys")).unwrap();
+        fs::write(at("proc"), "a file").unwrap();
+        fs::create_dir(at("run")).unwrap();
+        fs::set_permissions(at("run"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(at("run/kept"), "").unwrap();
+        let root = fs::File::open(place.path()).unwrap();
+        for (name, mode) in [
+            ("dev", 0o755),
+            ("sys", 0o755),
+            ("proc", 0o755),
+            ("run", 0o700),
+            ("tmp", 0o1777),
+        ] {
+            let wanted = if name == "tmp" { 0o1777 } else { 0o755 };
+            drop(mount_point(&root, name, wanted).unwrap());
+            let made = fs::symlink_metadata(at(name)).unwrap();
+            assert!(made.is_dir(), "{name}");
+            assert_eq!(made.mode() & 0o7777, mode, "{name}");
+        }
+        assert!(at("run/kept").exists() && at("elsewhere").exists());
+    }
+
+    #[test]
+    fn odd_modes_of_the_root_directory_are_put_right() {
+        let place = tempfile::tempdir().unwrap();
+        let root = fs::File::open(place.path()).unwrap();
+        for (mode, expected) in [
+            (0o000, 0o755),
+            (0o700, 0o755),
+            (0o711, 0o755),
+            (0o777, 0o755),
+            (0o1777, 0o755),
+            (0o755, 0o755),
+            (0o555, 0o555),
+        ] {
+            fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("skipped: only root may give directories to root");
+                return;
+            }
+            make_passable(&root).unwrap();
+            let now = fs::metadata(place.path()).unwrap().mode() & 0o7777;
+            assert_eq!(now, expected, "{mode:o}");
+        }
+    }
 }

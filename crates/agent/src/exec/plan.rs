@@ -3,7 +3,10 @@
 //! Everything that can be decided before the fork is decided here, because between fork and
 //! exec a child of a threaded process must not even allocate.
 
+use std::collections::HashMap;
 use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use banger_guest_api::{ByteString, DEFAULT_PATH, Exec};
@@ -52,6 +55,7 @@ impl Plan {
             )
         };
         let workdirs = match &exec.workdir {
+            Some(workdir) if exec.create_workdir => vec![create_workdir(workdir)?],
             Some(workdir) => vec![c_string(workdir.as_bytes(), "the working directory")?],
             None => vec![
                 c_string(user.home.as_bytes(), "the home directory")?,
@@ -67,26 +71,62 @@ impl Plan {
             workdirs,
         })
     }
+
+    /// The first of the paths to try that is a file all the same.
+    pub(super) fn existing_candidate(&self) -> Option<String> {
+        let paths = self.candidates.iter().filter_map(|path| path.to_str().ok());
+        let mut paths = paths.filter(|path| path.starts_with('/'));
+        paths
+            .find(|path| Path::new(path).is_file())
+            .map(str::to_owned)
+    }
+}
+
+/// Makes a missing directory, as container runtimes do: owned by root, whoever the command is.
+fn create_workdir(workdir: &ByteString) -> Result<CString, Refusal> {
+    let path = c_string(workdir.as_bytes(), "the working directory")?;
+    match fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(workdir.as_os_str())
+    {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Refusal::other(format!(
+            "cannot make the directory {path:?}: {error}"
+        ))),
+    }
 }
 
 fn environment(exec: &Exec, user: &User) -> Result<Vec<CString>, Refusal> {
+    let host = rustix::system::uname().nodename().to_bytes().to_vec();
     let mut variables: Vec<(ByteString, ByteString)> = vec![
         ("PATH".into(), DEFAULT_PATH.into()),
         ("HOME".into(), user.home.clone().into()),
+        ("HOSTNAME".into(), host.into()),
         ("USER".into(), user.name.clone().into()),
         ("LOGNAME".into(), user.name.clone().into()),
-        ("SHELL".into(), user.shell.clone().into()),
+        ("SHELL".into(), shell(user).into()),
     ];
     if exec.tty.is_some() {
         variables.push(("TERM".into(), DEFAULT_TERM.into()));
     }
+    let mut places: HashMap<ByteString, usize> = HashMap::with_capacity(exec.env.len());
+    places.extend(
+        variables
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| (name.clone(), at)),
+    );
     for (name, value) in &exec.env {
         if name.as_bytes().is_empty() || name.as_bytes().contains(&b'=') {
             return Err(Refusal::other(format!("{name:?} is not a variable's name")));
         }
-        match variables.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value.clone(),
-            None => variables.push((name.clone(), value.clone())),
+        match places.get(name) {
+            Some(at) => variables[*at].1 = value.clone(),
+            None => {
+                places.insert(name.clone(), variables.len());
+                variables.push((name.clone(), value.clone()));
+            }
         }
     }
     variables
@@ -98,14 +138,26 @@ fn environment(exec: &Exec, user: &User) -> Result<Vec<CString>, Refusal> {
         .collect()
 }
 
+/// The user's shell. Programs that only turn people away are none: whoever may start commands
+/// here is the machine's owner, and means a session.
+fn shell(user: &User) -> &str {
+    let name = user.shell.rsplit('/').next().unwrap_or_default();
+    match name {
+        "nologin" | "false" | "true" | "sync" => users::DEFAULT_SHELL,
+        _ => &user.shell,
+    }
+}
+
 type Program = (String, Vec<CString>, Vec<CString>);
 
 /// The user's shell with the name that makes it a login shell; `/bin/sh` when it is missing.
 fn login_shell(user: &User) -> Result<Program, Refusal> {
-    let shell = if Path::new(&user.shell).is_file() {
-        user.shell.as_str()
-    } else {
-        "/bin/sh"
+    let shells = [shell(user), users::DEFAULT_SHELL];
+    let Some(shell) = shells.into_iter().find(|shell| Path::new(shell).is_file()) else {
+        return Err(Refusal::not_found(format!(
+            "no command was given, the image names none, and it has no shell: there is no {}",
+            users::DEFAULT_SHELL
+        )));
     };
     let name = shell.rsplit('/').next().unwrap_or(shell);
     Ok((

@@ -1,6 +1,6 @@
 //! Starting a planned command: descriptors, session, credentials, fork and exec.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -47,7 +47,7 @@ pub(super) enum Stdio {
 pub(super) fn start(plan: &Plan, exec: &Exec) -> Result<Running, Refusal> {
     let (stdio, child_stdio) = match exec.tty {
         Some(size) => terminal(size, plan.user.uid),
-        None => pipes(exec.stdin),
+        None => pipes(exec.stdin, plan.user.uid),
     }
     .map_err(|error| Refusal::other(format!("cannot set up the command's streams: {error}")))?;
     let (report, report_child) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
@@ -96,7 +96,8 @@ pub(super) fn start(plan: &Plan, exec: &Exec) -> Result<Running, Refusal> {
     }
 }
 
-fn pipes(stdin: bool) -> io::Result<(Stdio, [OwnedFd; 3])> {
+/// The command may also open its streams by name, such as `/dev/stdout`: they are its user's.
+fn pipes(stdin: bool, owner: u32) -> io::Result<(Stdio, [OwnedFd; 3])> {
     let (stdin, child_stdin) = if stdin {
         let (read, write) = pipe()?;
         (Some(write), read)
@@ -111,6 +112,12 @@ fn pipes(stdin: bool) -> io::Result<(Stdio, [OwnedFd; 3])> {
         .flatten()
     {
         rustix::io::ioctl_fionbio(ours, true)?;
+        let owner = Some(rustix::fs::Uid::from_raw(owner));
+        match rustix::fs::fchown(ours, owner, None) {
+            // An agent that is not root (only in tests) cannot.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let stdio = Stdio::Pipes {
         stdin,
@@ -193,9 +200,9 @@ fn explain(plan: &Plan, stage: Stage, errno: Errno) -> Refusal {
                 .unwrap_or_default()
         )),
         Stage::Execute if matches!(errno, Errno::NOENT | Errno::NOTDIR) => {
-            if program.contains('/') && std::path::Path::new(program).is_file() {
+            if let Some(path) = plan.existing_candidate() {
                 return Refusal::not_executable(format!(
-                    "cannot execute `{program}`: the interpreter or loader it asks for is missing"
+                    "cannot execute `{path}`: the interpreter or loader it asks for is missing"
                 ));
             }
             let place = if program.contains('/') {
@@ -205,6 +212,9 @@ fn explain(plan: &Plan, stage: Stage, errno: Errno) -> Refusal {
             };
             Refusal::not_found(format!("no such program{place}: `{program}`"))
         }
+        Stage::Execute if errno == Errno::NOEXEC => Refusal::not_executable(format!(
+            "cannot execute `{program}`: it is no program for this machine ({errno})"
+        )),
         Stage::Execute => Refusal::not_executable(format!("cannot execute `{program}`: {errno}")),
     }
 }
@@ -268,8 +278,13 @@ impl<'a> Child<'a> {
             }
             libc::umask(0o022);
             restore_limits();
+            // As root first, which passes everywhere; again as the user on file systems that
+            // trust only the user.
+            let entered = self.enter_workdir();
             self.become_user();
-            self.enter_workdir();
+            if !entered && !self.enter_workdir() {
+                self.fail(Stage::Workdir);
+            }
             // What is not close-on-exec of itself must not reach the command. Kernels before
             // 5.11 refuse, and then the agent's own descriptors still are.
             libc::syscall(
@@ -308,19 +323,19 @@ impl<'a> Child<'a> {
 
     /// # Safety
     /// As [`Child::execute`].
-    unsafe fn enter_workdir(&self) {
+    unsafe fn enter_workdir(&self) -> bool {
         for workdir in &self.plan.workdirs {
             // SAFETY: a C string owned by the plan.
             if unsafe { libc::chdir(workdir.as_ptr()) } == 0 {
-                return;
+                return true;
             }
         }
-        // SAFETY: as the caller.
-        unsafe { self.fail(Stage::Workdir) }
+        false
     }
 
     /// Like `execvp`: later candidates are tried when one is not there, a program that may
-    /// not be executed is remembered, a file of unknown format is given to the shell.
+    /// not be executed is remembered, a file of unknown format is given to the shell unless it is
+    /// a program, for another kind of machine.
     ///
     /// # Safety
     /// As [`Child::execute`].
@@ -332,6 +347,11 @@ impl<'a> Child<'a> {
             match errno() {
                 libc::ENOENT | libc::ENOTDIR => {}
                 libc::EACCES => remembered = libc::EACCES,
+                // SAFETY: as above.
+                libc::ENOEXEC if unsafe { is_elf(candidate) } => {
+                    remembered = libc::ENOEXEC;
+                    break;
+                }
                 libc::ENOEXEC => {
                     self.script[1] = candidate.as_ptr();
                     // SAFETY: as above.
@@ -368,6 +388,22 @@ impl<'a> Child<'a> {
             libc::write(self.report, message.as_ptr().cast(), message.len());
             libc::_exit(127)
         }
+    }
+}
+
+/// # Safety
+/// As [`Child::execute`].
+unsafe fn is_elf(path: &CStr) -> bool {
+    let mut magic = [0; 4];
+    // SAFETY: plain system calls on a local array and its own length.
+    unsafe {
+        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return false;
+        }
+        let count = libc::read(fd, magic.as_mut_ptr().cast(), magic.len());
+        libc::close(fd);
+        count == 4 && magic == *b"\x7fELF"
     }
 }
 

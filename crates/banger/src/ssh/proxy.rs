@@ -5,11 +5,12 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use banger_api::Vm;
 use banger_config::Paths;
-use banger_guest_api::client;
+use banger_guest_api::{Info, client};
 use banger_model::{Code, Error, Result};
 use clap::Args;
 use jiff::Timestamp;
@@ -31,9 +32,12 @@ pub(crate) struct SshProxyArgs {
     host: Host,
 
     /// The port in the guest
-    #[arg(default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(default_value_t = SSH, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 }
+
+/// Where ssh servers listen.
+const SSH: u16 = 22;
 
 /// What ssh calls the machine, and what we do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +71,7 @@ pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> 
         .hint(format!("restart it: `banger vm restart {}`", vm.name))
     })?;
     pin(&Files::new(&paths), &args.host.typed, key)?;
-    let wait = patience(&vm, Timestamp::now());
-    let stream = client::dial(&socket, args.port, wait)
+    let stream = dial(&vm, &socket, args.port)
         .await
         .map_err(|error| explain(&vm, args.port, error))?;
     let stream = stream
@@ -84,6 +87,32 @@ pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> 
         .because(error)
     })?;
     Ok(Exit::SUCCESS)
+}
+
+/// Connects, at once where something listens. Waits for an ssh server only in a guest that has
+/// one.
+async fn dial(vm: &Vm, socket: &Path, port: u16) -> Result<tokio::net::UnixStream> {
+    match client::dial(socket, port, Duration::ZERO).await {
+        Err(error) if error.code() == Code::NotFound => {}
+        other => return other,
+    }
+    let wait = patience(vm, Timestamp::now());
+    let wait = match port {
+        SSH => may_come(&client::info(socket).await?, wait)?,
+        _ => wait,
+    };
+    client::dial(socket, port, wait).await
+}
+
+/// How long an ssh server may still take to come up, if there is one.
+fn may_come(guest: &Info, wait: Duration) -> Result<Duration> {
+    match (guest.ssh_server, &guest.init) {
+        (Some(false), _) => Err(Error::new(Code::NotFound, "there is no ssh server in it")),
+        // Somebody may be starting it by hand.
+        (Some(true), None) => Ok(LEAST_WAIT),
+        // An agent of an older release does not say.
+        _ => Ok(wait),
+    }
 }
 
 /// How long to wait for the server in the guest.
@@ -105,8 +134,9 @@ fn explain(vm: &Vm, port: u16, error: Error) -> Error {
         format!("cannot reach port {port} of `{name}`"),
     )
     .hint(match port {
-        22 => format!(
-            "the image may have no ssh server: `banger vm exec {name} -- COMMAND` needs none"
+        SSH => format!(
+            "`banger vm exec {name} -- COMMAND` needs no ssh server in the image, nor does `banger \
+             vm cp`"
         ),
         _ => format!("`banger vm ports {name}` shows what it listens on"),
     })
@@ -171,6 +201,31 @@ mod tests {
         ] {
             assert!(host(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_cannot_come_is_not_waited_for() {
+        let guest = |ssh_server, init: Option<&str>| Info {
+            version: 3,
+            agent_release: String::new(),
+            boot_id: String::new(),
+            kernel: String::new(),
+            init: init.map(str::to_owned),
+            ssh_server,
+        };
+        let wait = |guest| may_come(&guest, BOOT_LIMIT);
+        let none = wait(guest(Some(false), Some("/sbin/init"))).unwrap_err();
+        assert_eq!(none.code(), Code::NotFound);
+        assert_eq!(wait(guest(Some(true), None)).unwrap(), LEAST_WAIT);
+        assert_eq!(
+            wait(guest(Some(true), Some("/sbin/init"))).unwrap(),
+            BOOT_LIMIT
+        );
+        assert_eq!(
+            wait(guest(None, None)).unwrap(),
+            BOOT_LIMIT,
+            "an older agent"
+        );
     }
 
     #[test]

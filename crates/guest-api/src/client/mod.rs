@@ -193,6 +193,7 @@ fn tamed(info: Info) -> Info {
         boot_id: tame(&info.boot_id),
         kernel: tame(&info.kernel),
         init: info.init.as_deref().map(tame),
+        ssh_server: info.ssh_server,
     }
 }
 

@@ -1,0 +1,93 @@
+//! What programs expect to find in a running system, before any init has run: `/run`, terminals,
+//! shared memory. For an image without an init system also the little that one would do, and
+//! what container runtimes give such images.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use super::root::mount_point;
+use crate::failure::{Failure, Result, Step};
+
+/// Prepares the VM's root, which is already this process's.
+pub(super) fn prepare(has_init: bool) -> Result<()> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step("open the VM's root")?;
+    if has_init {
+        drop(mount_point(&root, "run", 0o755)?);
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount_on(c"tmpfs", c"/run", flags, c"mode=0755,size=25%")?;
+    } else if !is_directory("/run") {
+        // Otherwise what is there is the image's, such as the directory of a server's socket.
+        drop(mount_point(&root, "run", 0o755)?);
+    }
+    if !is_directory("/tmp") {
+        drop(mount_point(&root, "tmp", 0o1777)?);
+    }
+    for directory in ["/dev/pts", "/dev/shm"] {
+        make_directory(directory)?;
+    }
+    let guarded = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_on(c"tmpfs", c"/dev/shm", guarded, c"mode=1777")?;
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = c"gid=5,mode=0620,ptmxmode=0666";
+    mount_on(c"devpts", c"/dev/pts", terminals, options)?;
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        make_link(target, link)?;
+    }
+    if !has_init {
+        without_init();
+    }
+    Ok(())
+}
+
+/// What is missing afterwards is missed by few, and said on the console.
+pub(super) fn without_init() {
+    let guarded = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let cgroups = mount_on(c"cgroup2", c"/sys/fs/cgroup", guarded, c"nsdelegate");
+    let queues = make_directory("/dev/mqueue")
+        .and_then(|()| mount_on(c"mqueue", c"/dev/mqueue", guarded, c""));
+    let mounts = match is_directory("/etc") {
+        true => make_link("/proc/mounts", "/etc/mtab"),
+        false => Ok(()),
+    };
+    for result in [cgroups, queues, mounts] {
+        if let Err(failure) = result {
+            eprintln!("banger: {failure}");
+        }
+    }
+}
+
+/// Links followed, inside the VM's root.
+fn is_directory(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_dir())
+}
+
+fn mount_on(kind: &CStr, path: &CStr, flags: MountFlags, options: &CStr) -> Result<()> {
+    mount(kind, path, kind, flags, options).step_with(|| format!("mount {path:?}"))
+}
+
+fn make_directory(path: &str) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Failure::new(format!("create {path}"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_link(target: &str, link: &str) -> Result<()> {
+    match rustix::fs::symlink(target, link) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(Failure::new(format!("create {link}"), error)),
+    }
+}
