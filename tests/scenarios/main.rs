@@ -4,6 +4,7 @@
 //! are pulled once, for real, into a base that every scenario's world links to. Set
 //! `BANGER_TEST_BASE=keep` to keep that base between runs while developing.
 
+mod anyboot;
 mod boot;
 mod crash;
 mod daemon;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         (hostile::SCENARIOS, World::new),
         (boot::SCENARIOS, World::new),
         (teardown::SCENARIOS, World::new),
+        (anyboot::SCENARIOS, World::new),
         (daemon::SCENARIOS, World::new),
         (errors::SCENARIOS, World::new),
         (oci::SCENARIOS, World::new),

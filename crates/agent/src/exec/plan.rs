@@ -191,3 +191,37 @@ fn search(program: &[u8], path: &[u8]) -> Result<Vec<CString>, Refusal> {
 fn c_string(bytes: &[u8], what: &str) -> Result<CString, Refusal> {
     CString::new(bytes).map_err(|_| Refusal::other(format!("{what} contains a NUL byte")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(shell: &str) -> User {
+        User {
+            name: "app".to_owned(),
+            uid: 1000,
+            gid: 1000,
+            groups: vec![1000],
+            home: "/".to_owned(),
+            shell: shell.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_user_without_a_shell_gets_the_ordinary_one() {
+        for none in [
+            "/usr/sbin/nologin",
+            "/sbin/nologin",
+            "/bin/false",
+            "/no/such/shell",
+        ] {
+            let (shell, _, argv) = login_shell(&user(none)).unwrap();
+            assert_eq!(
+                (shell.as_str(), argv[0].as_c_str()),
+                ("/bin/sh", c"-sh"),
+                "{none}"
+            );
+        }
+        assert_eq!(login_shell(&user("/bin/bash")).unwrap().0, "/bin/bash");
+    }
+}

@@ -1,5 +1,6 @@
 //! The real server and the real client around real processes, without a guest.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +156,7 @@ agent_tests! {
         let mut lines: Vec<&str> = done.text().lines().collect();
         lines.sort_unstable();
         let names: Vec<&str> = lines.iter().filter_map(|line| line.split('=').next()).collect();
-        assert_eq!(names, ["A", "HOME", "LOGNAME", "PATH", "SHELL", "USER"]);
+        assert_eq!(names, ["A", "HOME", "HOSTNAME", "LOGNAME", "PATH", "SHELL", "USER"]);
         assert!(lines.contains(&"A=b c=d") && lines.contains(&"PATH=/usr/bin:/bin"));
     }
 
@@ -207,6 +208,77 @@ agent_tests! {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let path = script.to_str().unwrap();
         assert_eq!(agent.run(argv(&[path, "x"])).await.text(), format!("{path} x\n"));
+    }
+
+    a_missing_directory_is_made_when_asked(agent) {
+        let wanted = agent.directory.path().join("made/on/the/way");
+        let exec = Exec {
+            workdir: Some(wanted.as_os_str().to_owned().into()),
+            create_workdir: true,
+            ..argv(&["pwd"])
+        };
+        for _ in 0..2 {
+            assert_eq!(agent.run(exec.clone()).await.text().trim(), wanted.to_str().unwrap());
+        }
+        let file = Exec { workdir: Some("/etc/passwd/x".into()), create_workdir: true, ..argv(&["pwd"]) };
+        let done = agent.run(file).await;
+        let (code, message) = done.refused();
+        assert_eq!(code, 125);
+        assert!(message.contains("cannot make the directory"), "{message}");
+    }
+
+    streams_may_be_opened_by_name(agent) {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root may become somebody else");
+            return;
+        }
+        let exec = Exec { user: Some("4321".into()), ..sh("echo out > /dev/stdout; echo err > /dev/stderr") };
+        let done = agent.run(exec).await;
+        assert_eq!((done.text(), &*done.stderr), ("out\n", &b"err\n"[..]));
+    }
+
+    a_directory_may_be_closed_to_the_user(agent) {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root may become somebody else");
+            return;
+        }
+        let closed = agent.directory.path().join("closed");
+        std::fs::DirBuilder::new().mode(0o700).create(&closed).unwrap();
+        let workdir = Some(closed.as_os_str().to_owned().into());
+        let exec = Exec { user: Some("4321".into()), workdir, ..sh("id -u") };
+        assert_eq!(agent.run(exec).await.text(), "4321\n", "as container runtimes do");
+    }
+
+    a_program_for_another_machine_is_not_the_shells(agent) {
+        let program = agent.directory.path().join("foreign");
+        let mut elf = std::fs::read("/bin/true").unwrap();
+        elf[18] = 183;
+        std::fs::write(&program, elf).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let done = agent.run(argv(&[program.to_str().unwrap()])).await;
+        let (code, message) = done.refused();
+        assert_eq!(code, 126);
+        assert!(message.contains("no program for this machine"), "{message}");
+    }
+
+    a_program_in_the_path_that_lacks_its_loader_is_not_missing(agent) {
+        let directory = agent.directory.path();
+        let script = directory.join("lost");
+        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut exec = argv(&["lost"]);
+        exec.env = vec![("PATH".into(), directory.as_os_str().to_owned().into())];
+        assert_eq!(agent.run(exec).await.refused().0, 126);
+    }
+
+    an_environment_may_be_large(agent) {
+        let mut exec = argv(&["env"]);
+        exec.env = (0..10_000).map(|n| (format!("V{n}").into(), "value".into())).collect();
+        exec.env.push(("V7".into(), "last".into()));
+        let done = agent.run(exec).await;
+        let count = done.text().lines().filter(|line| line.starts_with('V')).count();
+        assert_eq!(count, 10_000);
+        assert!(done.text().contains("\nV7=last\n"));
     }
 
     stdin_comes_back_byte_for_byte(agent) {
