@@ -33,6 +33,10 @@ test: deps build bad-agent ## Runs every test, real guests included
 	$(CARGO) test --locked -p banger-tests --lib
 	$(CARGO) test --locked -p banger-tests --test scenarios -- --test-threads=2
 
+.PHONY: test-docker
+test-docker: deps build ## Runs Docker in a guest, which takes some minutes
+	$(CARGO) test --locked -p banger-tests --test scenarios -- --test-threads=1 --ignored docker
+
 .PHONY: check
 check: deps-check ## Formatting, lints, documentation, licences, spelling
 	$(CARGO) fmt --all --check

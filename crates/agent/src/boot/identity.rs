@@ -7,7 +7,7 @@ use banger_guest_api::{BootConfig, SshIdentity};
 
 use super::files::Directory;
 use super::gitconfig;
-use crate::failure::{Result, Step};
+use crate::failure::{Failure, Result, Step};
 use crate::init::{Init, Kind};
 
 /// The line before what is banger's in a file that others write too.
@@ -19,22 +19,14 @@ const FENCE_END: &str = "# banger: end";
 /// that lack it, as container runtimes do; what belongs to a part the image lacks is not.
 pub(super) fn write(config: &BootConfig, init: Option<&Init>) -> Result<()> {
     rustix::system::sethostname(config.hostname.as_bytes()).step("set the host name")?;
-    write_etc(&etc().step("open /etc")?, config, init)?;
+    let step = "open /etc";
+    let etc = Directory::open("/etc").step(step)?;
+    let etc = etc.ok_or_else(|| Failure::new(step, "there is none"))?;
+    write_etc(&etc, config, init)?;
     configure_sshd(config.ssh.as_ref()).step("write the ssh server's configuration")?;
     match &config.ssh {
         Some(ssh) => authorize(&ssh.authorized_keys).step("write root's authorized keys"),
         None => Ok(()),
-    }
-}
-
-/// A link that leads nowhere is as good as no `/etc`.
-fn etc() -> io::Result<Directory> {
-    if let Some(etc) = Directory::open("/etc")? {
-        return Ok(etc);
-    }
-    match Directory::open("/")? {
-        Some(root) => root.subdirectory("etc", 0o755),
-        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

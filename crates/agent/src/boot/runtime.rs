@@ -25,8 +25,11 @@ pub(super) fn prepare(has_init: bool) -> Result<()> {
         // Otherwise what is there is the image's, such as the directory of a server's socket.
         drop(mount_point(&root, "run", 0o755)?);
     }
-    if !is_directory("/tmp") {
-        drop(mount_point(&root, "tmp", 0o1777)?);
+    // A link that leads nowhere is as good as nothing.
+    for (path, name, mode) in [("/tmp", "tmp", 0o1777), ("/etc", "etc", 0o755)] {
+        if !is_directory(path) {
+            drop(mount_point(&root, name, mode)?);
+        }
     }
     for directory in ["/dev/pts", "/dev/shm"] {
         make_directory(directory)?;
@@ -56,10 +59,7 @@ pub(super) fn without_init() {
     let cgroups = mount_on(c"cgroup2", c"/sys/fs/cgroup", guarded, c"nsdelegate");
     let queues = make_directory("/dev/mqueue")
         .and_then(|()| mount_on(c"mqueue", c"/dev/mqueue", guarded, c""));
-    let mounts = match is_directory("/etc") {
-        true => make_link("/proc/mounts", "/etc/mtab"),
-        false => Ok(()),
-    };
+    let mounts = make_link("/proc/mounts", "/etc/mtab");
     for result in [cgroups, queues, mounts] {
         if let Err(failure) = result {
             eprintln!("banger: {failure}");
