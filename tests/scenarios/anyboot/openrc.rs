@@ -71,7 +71,8 @@ pub(super) fn boots_and_goes_down(w: &World) {
         "--wait-for",
         "boot",
     ];
-    let script = "readlink /proc/1/exe; rc-status --runlevel; rc-service record status; cat /var/record";
+    let script =
+        "readlink /proc/1/exe; rc-status --runlevel; rc-service record status; cat /var/record";
     let done = w
         .banger([&run[..], &["--", "sh", "-c", script]].concat())
         .ok();
