@@ -51,19 +51,7 @@ fn works(w: &World) {
     sh("printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d");
     sh("DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >&2; rm /usr/sbin/policy-rc.d");
     sh("systemctl restart apparmor; systemctl start --no-block docker.socket docker.service");
-    let limit = Duration::from_secs(240);
-    banger_tests::eventually(limit, "Docker is started", || {
-        let state = [
-            "vm",
-            "exec",
-            "box",
-            "--",
-            "systemctl",
-            "is-active",
-            "docker.service",
-        ];
-        w.banger(state).out() == "active\n"
-    });
+    started(w);
     assert_eq!(
         sh("docker info --format '{{.Driver}} {{.CgroupDriver}} {{.CgroupVersion}}'"),
         "overlay2 systemd 2\n"
@@ -100,9 +88,27 @@ fn works(w: &World) {
     // Images and containers outlive a stop.
     w.banger(["vm", "stop", "box"]).ok();
     w.banger(["vm", "start", "box"]).ok();
+    started(w);
     assert_eq!(sh("docker image ls --format '{{.Repository}}'"), "tiny\n");
     assert_eq!(sh("docker run --rm tiny echo again"), "again\n");
     w.banger(["vm", "delete", "box"]).ok();
+}
+
+/// Waits until Docker is up, as long as that may take in software emulation on a busy host.
+fn started(w: &World) {
+    let limit = Duration::from_secs(240);
+    banger_tests::eventually(limit, "Docker is started", || {
+        let state = [
+            "vm",
+            "exec",
+            "box",
+            "--",
+            "systemctl",
+            "is-active",
+            "docker.service",
+        ];
+        w.banger(state).out() == "active\n"
+    });
 }
 
 /// The packages, uncompressed: a guest in software emulation would take minutes for that.
