@@ -89,6 +89,7 @@ mod tests {
             home: None,
             search_path: None,
             log_level: None,
+            credentials: Default::default(),
         }
     }
 
