@@ -132,6 +132,7 @@ fn config() -> BootConfig {
         init: InitPolicy::Auto,
         git: None,
         modules: None,
+        build: None,
     }
 }
 
