@@ -46,6 +46,7 @@ fn every_key_is_optional_and_read() {
         log_level: Some(LogLevel::Debug),
         images: ImagesConfig {
             mirror: Some("http://localhost/debian".into()),
+            ..ImagesConfig::default()
         },
         file_sync: Vec::new(),
     };

@@ -182,14 +182,14 @@ fn sweep_keeps_what_is_named_kept_or_in_progress() {
     fs::create_dir_all(store.staging().join("stage-dead/tree")).unwrap();
     fs::write(store.staging().join("odd"), "").unwrap();
     fs::write(store.names().join(".named.1-2-3"), "{").unwrap();
-    fs::create_dir(store.objects().join("not-a-digest")).unwrap();
+    fs::create_dir(store.objects_dir().join("not-a-digest")).unwrap();
 
     store.sweep(&HashSet::from([digest("kept")])).unwrap();
     assert!(named.path.exists() && kept.path.exists() && !unused.path.exists());
     assert!(working.path().exists());
     assert_eq!(names(&store.staging()).len(), 1);
     assert_eq!(names(&store.names()), ["named"]);
-    assert_eq!(names(&store.objects()).len(), 2);
+    assert_eq!(names(&store.objects_dir()).len(), 2);
     drop(working);
     assert!(names(&store.staging()).is_empty());
 }
@@ -211,7 +211,7 @@ fn what_cannot_be_sealed_is_not_published() {
     std::os::unix::fs::symlink("/etc/passwd", stage.path().join("link")).unwrap();
     let outcome = store.publish(stage, &digest("x"), "x", &manifest("x"));
     assert_eq!(outcome.unwrap_err().code(), Code::Internal);
-    assert!(names(&store.objects()).is_empty() && names(&store.staging()).is_empty());
+    assert!(names(&store.objects_dir()).is_empty() && names(&store.staging()).is_empty());
 }
 
 #[test]
