@@ -28,6 +28,9 @@ fn every_key_is_optional_and_read() {
 
         [images]
         mirror = "http://localhost/debian"
+        catalogs = ["/etc/images.toml"]
+        insecure_registries = ["localhost:5000"]
+        certificate_authorities = ["/etc/ca.pem"]
         "#,
     )
     .unwrap();
@@ -46,7 +49,9 @@ fn every_key_is_optional_and_read() {
         log_level: Some(LogLevel::Debug),
         images: ImagesConfig {
             mirror: Some("http://localhost/debian".into()),
-            ..ImagesConfig::default()
+            catalogs: vec!["/etc/images.toml".into()],
+            insecure_registries: vec!["localhost:5000".into()],
+            certificate_authorities: vec!["/etc/ca.pem".into()],
         },
         file_sync: Vec::new(),
     };
