@@ -125,6 +125,13 @@ pub(crate) fn sweep(context: &Context) -> Result<()> {
     with_needed(context, &context.images, |_| Ok(()))
 }
 
+/// Removes images that nobody needs any more. What goes wrong is logged: the next sweep comes.
+pub(crate) async fn sweep_soon(context: &Arc<Context>) {
+    if let Err(error) = context.blocking(sweep).await {
+        tracing::warn!("an image may stay that nobody needs: {}", error.chain());
+    }
+}
+
 /// Removes the image of a VM that is gone, when it was the last to use it and the image has no
 /// name any more. Nobody waits for that.
 pub(crate) fn sweep_after(context: &Arc<Context>, image: Option<Digest>) {

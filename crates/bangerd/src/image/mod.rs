@@ -11,7 +11,7 @@ mod register;
 pub(crate) use claim::Claims;
 pub(crate) use delete::{delete, not_found};
 pub(crate) use input::Inputs;
-pub(crate) use keep::{Holds, hold, sweep, sweep_after, users};
+pub(crate) use keep::{Holds, hold, sweep, sweep_after, sweep_soon, users};
 pub(crate) use obtain::{canonical, default_kernel, obtain, pull};
 pub(crate) use prune::prune;
 pub(crate) use register::{refuse_existing, register};

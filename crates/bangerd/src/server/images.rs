@@ -372,15 +372,20 @@ where
 {
     let snapshot = running.snapshot();
     let span = running.span().clone();
-    let context = api.context.clone();
+    let (context, own) = (api.context.clone(), api.context.clone());
     let work = work(context, running.reporter(), running.cancel_token().clone());
     let work = async move {
         let result = failpoint::within(running.scope().clone(), work).await;
         if let Ok(name) = &result {
             running.set_subject(name.as_str());
         }
+        let changed = result.is_ok();
         // Whoever waits for it reads the outcome there.
         running.end(result.map(drop)).ok();
+        if changed {
+            // An image whose name was taken may be needed by nobody.
+            image::sweep_soon(&own).await;
+        }
     };
     api.context.tasks.spawn(work.instrument(span));
     Ok((StatusCode::ACCEPTED, Json(snapshot)))

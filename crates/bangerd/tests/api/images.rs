@@ -128,6 +128,10 @@ async fn names_are_taken_once_and_replaced_only_when_asked() {
         .await
         .unwrap();
     assert!(client.image("own").await.unwrap().config.cmd.is_empty());
+    eventually("what lost its name goes", async || {
+        ground.entries("images/objects").len() == 2
+    })
+    .await;
     let gone = done(client, client.delete_image("none", true).await).await;
     assert_eq!(code(gone), Code::NotFound);
 
