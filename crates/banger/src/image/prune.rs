@@ -1,13 +1,12 @@
 //! `banger image prune`
 
-use std::io::{BufRead, IsTerminal};
-
 use banger_api::{PruneImages, PrunedImages};
 use banger_config::Paths;
-use banger_model::{ByteSize, Code, Error, Result};
+use banger_model::{ByteSize, Result};
 use clap::Args;
 
 use super::list::short;
+use crate::confirm::{check_terminal, is_confirmed};
 use crate::connect::{connect, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, human_size, table};
@@ -30,14 +29,10 @@ pub(crate) struct PruneArgs {
 impl PruneArgs {
     /// Refuses to ask where nobody can answer.
     pub(super) fn check(&self) -> Result<()> {
-        if self.force || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        if self.force {
             return Ok(());
         }
-        Err(Error::new(
-            Code::InvalidArgument,
-            "`image prune` asks before it removes anything, and there is no terminal to ask on",
-        )
-        .hint("give `--force`; `banger image list` shows what is used"))
+        check_terminal("image prune", "`banger image list` shows what is used")
     }
 }
 
@@ -50,11 +45,11 @@ pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
     if !args.force {
         let found = client.prune_images(&request).await?;
         warn_of_other_release(ui, &client);
-        if found.reclaimed == 0 {
+        if found.images.is_empty() && found.cache == 0 {
             ui.say("there is nothing that nobody needs");
             return print(ui, &PrunedImages::default());
         }
-        if !is_confirmed(ui, &found)? {
+        if !is_confirmed(ui, &question(&found))? {
             ui.say("nothing is removed");
             return print(ui, &PrunedImages::default());
         }
@@ -84,23 +79,12 @@ fn print(ui: &Ui, gone: &PrunedImages) -> Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-/// Shows what goes and reads the answer. Anything but a clear yes is a no.
-fn is_confirmed(ui: &Ui, found: &PrunedImages) -> Result<bool> {
-    ui.ask(&format!(
+fn question(found: &PrunedImages) -> String {
+    format!(
         "{}\n\nRemove this, {} in all? [y/N] ",
         as_table(found),
         size(found.reclaimed)
-    ));
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Error::new(Code::Io, "cannot read the answer").because(error))?;
-    if !answer.ends_with('\n') {
-        ui.ask("\n");
-    }
-    let answer = answer.trim().to_ascii_lowercase();
-    Ok(answer == "y" || answer == "yes")
+    )
 }
 
 fn as_table(found: &PrunedImages) -> String {
