@@ -1,8 +1,9 @@
 //! What was changed in a guest, as a patch.
 //!
 //! A guest with git makes the patch itself, with [`export_script`]; for one without, the host
-//! makes it of the files that were copied out, with [`export_from_tree`]. Both compare trees, not
-//! files: nothing that the workspace says about how its files are to be compared has a say.
+//! makes it of the files that were copied out, with [`export_from_tree`]. What is configured has no
+//! say in it, and no program but git runs; attributes of the files decide only which of them are
+//! text, as for `git diff`.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -106,9 +107,9 @@ pub fn export_script(guest_path: &OsStr, export: &Export) -> Result<Vec<OsString
 pub fn export_failure(status: i32, stderr: &[u8]) -> Error {
     let said = shown(stderr.trim_ascii_end());
     match status {
-        65 | 127 => Error::new(
+        65 | 127 | 129 => Error::new(
             Code::CommandNotFound,
-            "the guest has no git to make a patch with",
+            "the guest has no git that can make a patch",
         ),
         66 => Error::new(Code::NotFound, "there is no workspace in the guest")
             .hint("copy a repository into it with `banger vm workspace prepare`"),

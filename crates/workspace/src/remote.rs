@@ -193,7 +193,7 @@ impl Remote {
                 file.finish(left_out).await.map(InGuest::Made)
             }
             NO_WORKSPACE => Ok(InGuest::Absent),
-            NO_GIT | NO_SHELL | NO_REPOSITORY => Ok(InGuest::Unable),
+            NO_GIT | OLD_GIT | NO_SHELL | NO_REPOSITORY => Ok(InGuest::Unable),
             _ if failure().code() == Code::NoSpace => Ok(InGuest::Unable),
             _ => Err(failure()),
         }
@@ -407,6 +407,8 @@ enum InGuest {
 
 /// Exit statuses of the script; the last is a shell's, or the agent's when there is none.
 const NO_GIT: i32 = 65;
+/// Git's own, for an option that it does not know.
+const OLD_GIT: i32 = 129;
 const NO_WORKSPACE: i32 = 66;
 const NO_REPOSITORY: i32 = 68;
 const NO_SHELL: i32 = 127;

@@ -1,5 +1,7 @@
 //! What was done in a guest comes out of it.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -217,4 +219,141 @@ fn exports_that_cannot_be_made_are_explained() {
     };
     assert!(crate::export_script("/x".as_ref(), &bad).is_err());
     assert_eq!(export_failure(65, b"").code(), Code::CommandNotFound);
+}
+
+#[test]
+fn whatever_attributes_call_text_comes_back_byte_for_byte() {
+    let pair = Pair::filled();
+    git(&pair.host(), "config diff.evil.textconv false");
+    pair.write(
+        ".gitattributes",
+        b"*.txt -diff\n*.bin diff\nREADME diff=evil\nempty binary\n",
+    );
+    git(&pair.host(), "add -A");
+    git(&pair.host(), "commit -qm attributes");
+    for case in ["known", "gone", "new", "own"] {
+        pair.prepare(&Options::default());
+        let guest = pair.guest();
+        for (name, content) in [
+            ("dir/a.txt", b"a\nwork\n".as_slice()),
+            ("dir/sub/b.bin", b"\0\x01\xff\r\n\0work\r\n\0"),
+            ("README", b"work\n"),
+            ("empty", b"not\nany more\n"),
+        ] {
+            put(&guest.join(name), content);
+        }
+        match case {
+            "gone" => fs::remove_file(guest.join(".gitattributes")).unwrap(),
+            "new" => put(&guest.join("dir/.gitattributes"), b"* -diff\n*.bin -text\n"),
+            "own" => put(&guest.join(".git/info/attributes"), b"* diff\n"),
+            _ => {}
+        }
+        for thorough in [false, true] {
+            let ended = pair.try_export(&Export {
+                thorough,
+                ..Export::default()
+            });
+            let applied = pair.applied(Some("HEAD"), &ended.stdout);
+            assert_eq!(applied, files(&guest), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_only_touched_is_not_changed() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    let index = pair.guest().join(".git/index");
+    let before = fs::read(&index).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(pair.guest().join("dir/a.txt"));
+    file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let touched = text(&pair.guest(), "diff-files --name-only");
+    assert!(touched.contains("dir/a.txt"), "{touched}");
+    assert!(pair.export(Base::Recorded).is_empty());
+    assert_eq!(fs::read(&index).unwrap(), before);
+}
+
+/// Runs an export with these programs in front of the others.
+fn export_with(pair: &Pair, programs: &std::path::Path, shell: &[&str]) -> std::process::Output {
+    let mut command = crate::export_script(pair.guest().as_os_str(), &Export::default()).unwrap();
+    command.splice(..1, shell.iter().map(Into::into));
+    let others = std::env::var_os("PATH").unwrap();
+    let mut path = programs.as_os_str().to_owned();
+    path.push(":");
+    path.push(others);
+    let mut process = std::process::Command::new(&command[0]);
+    process.args(&command[1..]).env("PATH", path);
+    process.output().unwrap()
+}
+
+#[test]
+fn busybox_is_enough() {
+    let pair = Pair::filled();
+    let programs = pair.at("programs");
+    fs::create_dir(&programs).unwrap();
+    let found = std::process::Command::new("sh")
+        .args(["-c", "command -v busybox"])
+        .output();
+    let found = String::from_utf8(found.unwrap().stdout).unwrap();
+    assert!(!found.is_empty(), "install busybox, or run `make deps`");
+    for name in ["grep", "sed", "cp", "mkdir", "rm", "sort", "comm", "printf"] {
+        std::os::unix::fs::symlink(found.trim(), programs.join(name)).unwrap();
+    }
+    git(&pair.host(), "update-index --assume-unchanged run.sh");
+    git(&pair.host(), "update-index --skip-worktree empty");
+    for hidden in [false, true] {
+        if !hidden {
+            git(&pair.host(), "update-index --no-assume-unchanged run.sh");
+            git(&pair.host(), "update-index --no-skip-worktree empty");
+        }
+        pair.prepare(&Options::default());
+        let guest = pair.guest();
+        put(&guest.join("README"), b"work\n");
+        for new in [false, true] {
+            if new {
+                put(&guest.join("new \"and\" odd\n"), b"new\n");
+                put(&guest.join("run.sh"), b"hidden\n");
+                put(&guest.join("empty"), b"skipped\n");
+                git(&guest, "init -q nested");
+                put(&guest.join("nested/file"), b"n\n");
+            }
+            let ended = export_with(&pair, &programs, &["busybox", "sh"]);
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(ended.status.success(), "{said}");
+            assert_eq!(said.contains(": nested/"), new, "{said}");
+            assert!(!said.contains("busybox"), "{said}");
+            assert_eq!(
+                String::from_utf8_lossy(&ended.stdout),
+                String::from_utf8_lossy(&pair.export(Base::Recorded))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_git_that_is_too_old_is_none() {
+    let pair = Pair::filled();
+    pair.prepare(&Options::default());
+    let programs = pair.at("programs");
+    put(
+        &programs.join("git"),
+        b"#!/bin/sh\ncase $* in *diff-index*) exit 129 ;; esac\nPATH=${PATH#*:}\nexec git \"$@\"\n",
+    );
+    fs::set_permissions(programs.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let status = export_with(&pair, &programs, &["sh"])
+        .status
+        .code()
+        .unwrap();
+    assert_eq!(export_failure(status, b"").code(), Code::CommandNotFound);
+    // Before 2.13 it says what it does not understand.
+    let echoes = b"#!/bin/sh\ncase $* in *--absolute-git-dir*) ;; *) exit 128 ;; esac\n\
+        printf '%s\\n' true --absolute-git-dir \"$PWD\" .git/index .git/objects\n";
+    put(&programs.join("git"), echoes);
+    let status = export_with(&pair, &programs, &["sh"])
+        .status
+        .code()
+        .unwrap();
+    assert_eq!(status, 65);
 }
