@@ -40,7 +40,7 @@ pub use fingerprint::Fingerprint;
 pub use git::quoted;
 pub use guest::Prepared;
 pub use plan::{Entry, Mode, Options, Plan};
-pub use remote::{Bundle, Exported, Kept, Origin, Remote, Saved};
+pub use remote::{Archive, Bundle, Exported, Kept, Origin, Remote, Saved};
 pub use repository::{Head, ObjectFormat, Repository};
 pub use save::{SavedRef, save_ref};
 pub use tree::Kind;

@@ -1,12 +1,13 @@
 //! Keeping commits of a guest's that no patch of its files holds: other branches, tags, the stash.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use banger_model::{Code, Error, IoContext, Result};
 
-use super::{Answer, Origin, PatchFile, Remote, blocking, keep_file};
+use super::file::{OutputFile, keep_file};
+use super::run::Answer;
+use super::{Origin, Remote, blocking, tame};
 use crate::git::{Input, quoted};
 use crate::guest::BASE_REF;
 use crate::repository::Repository;
@@ -70,14 +71,14 @@ impl Remote {
         if self.base().await?.is_some() {
             arguments.extend(["--not", BASE_REF]);
         }
-        let mut bundle = PatchFile::create(&file).await?;
+        let mut bundle = OutputFile::create(&file, "commits on other branches")?;
         let ended = self.run(self.git(&arguments), &mut bundle).await?;
         if ended.status != 0 {
-            let said = super::tame(&String::from_utf8_lossy(&ended.said));
+            let said = tame(&String::from_utf8_lossy(&ended.said));
             let message = "the commits on other branches of the guest cannot be read";
             return Err(Error::new(Code::Io, message).because(said));
         }
-        bundle.finish(Vec::new()).await?;
+        bundle.finish().await?;
         let (kept, name) = (kept.to_owned(), vm_name.to_owned());
         let file = blocking(move || keep_file(&file, &kept, &name, "bundle")).await?;
         let word = |path: &Path| quoted(&path.to_string_lossy());
@@ -88,12 +89,6 @@ impl Remote {
         );
         drop(directory);
         Ok(Some(Bundle { file, restore }))
-    }
-
-    fn git(&self, arguments: &[&str]) -> Vec<OsString> {
-        let start = ["git", "-c", "safe.directory=*", "-C"].map(OsString::from);
-        let start = start.into_iter().chain([self.path.clone()]);
-        start.chain(arguments.iter().map(OsString::from)).collect()
     }
 }
 
