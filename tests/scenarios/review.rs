@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use banger_tests::World;
 use banger_tests::pty::Terminal;
 use banger_tests::repository::HostRepository;
+use banger_tests::{World, eventually};
 
 use crate::Scenario;
 use crate::workspace::path;
@@ -16,6 +17,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("review-apply-refused", refused),
     ("review-discard", discard),
     ("review-answered-ahead", ahead),
+    ("review-nobody-answers", nobody),
 ];
 
 const QUESTION: &str = "[d]iscard? [k] ";
@@ -145,4 +147,31 @@ fn ahead(w: &World) {
     let done = w.banger(["vm", "workspace", "export", "stays"]).ok();
     assert!(done.out().contains("+three"), "{}", done.out());
     w.banger(["vm", "delete", "stays"]).ok();
+}
+
+fn nobody(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    let before = host.fingerprint();
+    // Ctrl-C, and the end of the input.
+    for (number, key) in ["\x03", "\x04"].into_iter().enumerate() {
+        let mut t = edited(w, &host, &["--rm"]);
+        t.expect(QUESTION);
+        t.type_text(key);
+        t.expect("to apply them: git -C ");
+        let (code, screen) = t.finish();
+        assert_eq!(code, 3, "{screen}");
+        assert_eq!(patches(w).len(), number + 1, "{key:?}");
+        assert_eq!(host.fingerprint(), before, "nothing is saved twice");
+    }
+    // A window that is closed: nobody reads where it is, so it is where `git` looks.
+    let mut t = edited(w, &host, &["--rm"]);
+    t.expect(QUESTION);
+    assert_eq!(t.close(), 129);
+    eventually(Duration::from_secs(120), "it is gone", || {
+        w.vms().is_empty()
+    });
+    let saved = host.saved();
+    assert_eq!(saved.len(), 1, "{saved:?}");
+    let saved = host.git(&format!("show {}:a.txt", saved[0]));
+    assert!(saved.ends_with("ree"), "{saved:?}");
 }

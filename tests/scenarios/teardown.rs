@@ -4,11 +4,12 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use banger_tests::workspace::HostRepository;
+use banger_tests::repository::HostRepository;
 use banger_tests::{Finished, Running, World, eventually};
 use rustix::process::{Signal, kill_process};
 
 use crate::Scenario;
+use crate::workspace::path;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("teardown-saves-what-runs", running),
@@ -26,16 +27,40 @@ fn exec(w: &World, vm: &str, script: &str) -> Finished {
     w.banger(["vm", "exec", vm, "--", "sh", "-c", script])
 }
 
+/// A repository of one commit: `README`, `old` and `bin/run`.
+fn host(w: &World) -> HostRepository<'_> {
+    let repository = HostRepository::empty(w, "host");
+    for (file, content) in [
+        ("README", "hello\n"),
+        ("old", "old\n"),
+        ("bin/run", "run\n"),
+    ] {
+        repository.write(file, content.as_bytes());
+    }
+    repository.commit("first");
+    repository
+}
+
+/// Copies it into a machine that runs.
+fn prepare(w: &World, vm: &str, repository: &HostRepository) {
+    w.banger(["vm", "workspace", "prepare", vm, path(repository)])
+        .ok();
+}
+
 /// Makes a machine with a copy of the repository and work in it.
 fn with_work(w: &World, vm: &str, repository: &HostRepository) {
     w.banger(["vm", "run", "-d", "--name", vm]).ok();
-    repository.prepare(w, vm);
+    prepare(w, vm, repository);
     exec(w, vm, WORK).ok();
 }
 
 /// The one command in the text that brings the work back, as a person would run it.
 fn bring_back(text: &str) {
-    let command = text.split('`').find(|part| part.starts_with("git -C "));
+    let command = text.split('`').find(|part| {
+        ["git -C ", "tar -x "]
+            .iter()
+            .any(|start| part.starts_with(start))
+    });
     let command = command.unwrap_or_else(|| panic!("no command in:\n{text}"));
     let done = Command::new("sh").args(["-c", command]).output();
     let done = done.expect("run sh");
@@ -46,18 +71,18 @@ fn bring_back(text: &str) {
 /// Checks that the working tree has the work, and takes it away again.
 #[track_caller]
 fn has_work(repository: &HostRepository) {
-    let read = |name: &str| fs::read_to_string(repository.top.join(name)).unwrap_or_default();
+    let read = |name: &str| fs::read_to_string(repository.path().join(name)).unwrap_or_default();
     assert_eq!(
         (read("README"), read("new")),
         ("changed\n".into(), "new\n".into())
     );
-    assert!(!repository.top.join("old").exists());
-    repository.git(&["reset", "-q", "--hard"]);
-    repository.git(&["clean", "-qfd"]);
+    assert!(!repository.path().join("old").exists());
+    repository.git_words(&["reset", "-q", "--hard"]);
+    repository.git_words(&["clean", "-qfd"]);
 }
 
 fn running(w: &World) {
-    let repository = HostRepository::new(w, "host");
+    let repository = host(w);
     with_work(w, "box", &repository);
     let before = repository.untouched();
     let done = w.banger(["vm", "delete", "-q", "box"]).ok();
@@ -74,7 +99,7 @@ fn running(w: &World) {
 
     // Nothing was done; or what was done is not wanted.
     w.banger(["vm", "run", "-d", "--name", "idle"]).ok();
-    repository.prepare(w, "idle");
+    prepare(w, "idle", &repository);
     let done = w.banger(["vm", "delete", "idle"]).ok();
     assert!(!done.err().contains("refs/banger"), "{}", done.err());
     with_work(w, "waste", &repository);
@@ -84,7 +109,7 @@ fn running(w: &World) {
 
     // Commits that the files do not show are work as well.
     w.banger(["vm", "run", "-d", "--name", "twigs"]).ok();
-    repository.prepare(w, "twigs");
+    prepare(w, "twigs", &repository);
     let twigs = "cd /root/repo && git config user.name t && git config user.email t@t && \
                  git checkout -qb side && echo side > side && git add side && \
                  git commit -qm side && git checkout -q main && echo hidden > README && git stash -q";
@@ -92,13 +117,25 @@ fn running(w: &World) {
     let done = w.banger(["vm", "delete", "twigs"]).ok();
     bring_back(&done.err());
     assert_eq!(
-        repository.git(&["show", "refs/banger/twigs/heads/side:side"]),
-        "side\n"
+        repository.git_words(&["show", "refs/banger/twigs/heads/side:side"]),
+        "side"
     );
     assert_eq!(
-        repository.git(&["show", "refs/banger/twigs/stash:README"]),
-        "hidden\n"
+        repository.git_words(&["show", "refs/banger/twigs/stash:README"]),
+        "hidden"
     );
+
+    // So are repositories that were made in the copy, whether its own files changed or not.
+    w.banger(["vm", "run", "-d", "--name", "nest"]).ok();
+    prepare(w, "nest", &repository);
+    let nest = "cd /root/repo && git init -q vendor/x && cd vendor/x && echo nested > file && \
+                git add file && git -c user.name=t -c user.email=t@t commit -qm x && echo on > new";
+    exec(w, "nest", nest).ok();
+    let done = w.banger(["vm", "delete", "nest"]).ok();
+    bring_back(&done.err());
+    assert_eq!(repository.read("vendor/x/new"), b"on\n");
+    assert_eq!(repository.git("-C vendor/x show HEAD:file"), "nested");
+    fs::remove_dir_all(repository.path().join("vendor")).expect("remove");
 
     // The copy is no repository any more; the files are work all the same.
     with_work(w, "bare", &repository);
@@ -109,7 +146,7 @@ fn running(w: &World) {
 }
 
 fn stopped(w: &World) {
-    let repository = HostRepository::new(w, "host");
+    let repository = host(w);
     with_work(w, "box", &repository);
     w.banger(["vm", "stop", "box"]).ok();
     let mut delete = w.start(["vm", "delete", "box"]);
@@ -139,14 +176,14 @@ fn stopped(w: &World) {
 }
 
 fn ways_out(w: &World) {
-    let repository = HostRepository::new(w, "host");
+    let repository = host(w);
     let end = "echo up >&2; until [ -e /root/code ]; do sleep 0.2; done; exit $(cat /root/code)";
     for (number, way) in ["0", "3", "INT", "KILL"].into_iter().enumerate() {
         let name = format!("way-{number}");
         let args = ["vm", "run", "--rm", "--name", &name, "--", "sh", "-c", end];
         let mut session = w.start(args);
         session.wait_for_stderr("up");
-        repository.prepare(w, &name);
+        prepare(w, &name, &repository);
         exec(w, &name, WORK).ok();
         match way {
             "INT" => session.signal(Signal::INT),
@@ -183,18 +220,15 @@ fn ways_out(w: &World) {
     ];
     let mut session = w.start(args);
     session.wait_for_stderr("up");
-    repository.prepare(w, "waste");
+    prepare(w, "waste", &repository);
     exec(w, "waste", &format!("{WORK}; echo 0 > /root/code")).ok();
     session.finish().ok();
     assert_eq!(repository.saved().len(), 4);
 }
 
 fn cannot_be_saved(w: &World) {
-    let repository = HostRepository::new(w, "host");
-    let clone = HostRepository {
-        top: w.root().join("clone"),
-    };
-    repository.git(&["clone", "-q", ".", "../clone"]);
+    let repository = host(w);
+    let clone = repository.checkout("HEAD", "clone");
     let mut session = w.start([
         "vm",
         "run",
@@ -207,9 +241,9 @@ fn cannot_be_saved(w: &World) {
         "echo up >&2; sleep 600",
     ]);
     session.wait_for_stderr("up");
-    repository.prepare(w, "brief");
+    prepare(w, "brief", &repository);
     exec(w, "brief", WORK).ok();
-    fs::remove_dir_all(&repository.top).expect("remove the repository");
+    fs::remove_dir_all(repository.path()).expect("remove the repository");
     // Neither place takes it.
     let saved = w.state().join("saved");
     fs::write(&saved, "in the way").expect("put a file in the way");
@@ -236,7 +270,7 @@ fn cannot_be_saved(w: &World) {
     assert!(done.err().contains("does not exist"), "{}", done.err());
     let patch = fs::read_dir(&saved).expect("list").flatten().next();
     let patch = patch.expect("a patch").path();
-    clone.git(&["apply", "--index", &patch.display().to_string()]);
+    clone.git_words(&["apply", "--index", &patch.display().to_string()]);
     has_work(&clone);
 
     // A guest that hangs is given up, and nothing is deleted.
@@ -271,7 +305,7 @@ fn faulty(w: &World, step: &str, args: &[&str]) -> Running {
 }
 
 fn daemon_killed(w: &World) {
-    let repository = HostRepository::new(w, "host");
+    let repository = host(w);
     with_work(w, "box", &repository);
     let boot = w.vm("box")["boot_id"].clone();
     let rests = |state: &str, step: u32| {
@@ -304,27 +338,29 @@ fn daemon_killed(w: &World) {
 }
 
 fn long_copy(w: &World) {
-    let repository = HostRepository::new(w, "host");
-    let large = fs::File::create(repository.top.join("large")).expect("make a file");
+    let repository = host(w);
+    let large = fs::File::create(repository.path().join("large")).expect("make a file");
     let mut noise = std::io::Read::take(fs::File::open("/dev/urandom").expect("open"), 256 << 20);
     std::io::copy(&mut noise, &mut &large).expect("fill a file");
-    repository.git(&["add", "-A"]);
-    repository.git(&["-c", "core.compression=0", "commit", "-qm", "large"]);
+    repository.git_words(&["add", "-A"]);
+    repository.git_words(&["-c", "core.compression=0", "commit", "-qm", "large"]);
     w.banger(["vm", "run", "-d", "--name", "box"]).ok();
-    std::thread::scope(|scope| {
-        let copy = repository.try_prepare(w, "box", scope);
-        eventually(Duration::from_secs(30), "the copy has begun", || {
-            w.vm("box")["workspace"]["complete"] == false
-        });
-        let begun = Instant::now();
-        w.vms();
-        let listed = begun.elapsed();
-        let begun = Instant::now();
-        w.banger(["vm", "delete", "box"]).ok();
-        let deleted = begun.elapsed();
-        let error = copy.join().expect("no panic").expect("it was cut short");
-        eprintln!("during a copy: list {listed:?}, delete {deleted:?}; the copy: {error}");
-        assert!(listed < Duration::from_secs(1), "{listed:?}");
-        assert!(deleted < Duration::from_secs(10), "{deleted:?}");
+    let mut copy = w.start(["vm", "workspace", "prepare", "box", path(&repository)]);
+    copy.wait_for_stderr("copying ");
+    eventually(Duration::from_secs(30), "the copy has begun", || {
+        w.vm("box")["workspace"]["complete"] == false
     });
+    let begun = Instant::now();
+    w.vms();
+    let listed = begun.elapsed();
+    let begun = Instant::now();
+    w.banger(["vm", "delete", "box"]).ok();
+    let deleted = begun.elapsed();
+    let done = copy.finish().expect_code(1);
+    eprintln!(
+        "during a copy: list {listed:?}, delete {deleted:?}; the copy: {}",
+        done.err()
+    );
+    assert!(listed < Duration::from_secs(1), "{listed:?}");
+    assert!(deleted < Duration::from_secs(10), "{deleted:?}");
 }

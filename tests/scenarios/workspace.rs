@@ -9,6 +9,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("workspace-run", run),
     ("workspace-dry-run", dry_run),
     ("workspace-round-trip", round_trip),
+    ("workspace-modes", modes),
     ("workspace-exec-drift", drift),
     ("workspace-refusals", refusals),
 ];
@@ -206,6 +207,44 @@ fn round_trip(w: &World) {
     assert_eq!(guest(w, "trip", STATE), state);
     assert_eq!(host.fingerprint(), before);
     w.banger(["vm", "delete", "trip"]).ok();
+}
+
+fn modes(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    host.git("branch other HEAD~1");
+    host.write("a.txt", b"edited\n");
+    let before = host.fingerprint();
+    w.banger(["vm", "run", "-d", "--name", "modes"]).ok();
+    let prepare = |mode: &str| {
+        let words = ["vm", "workspace", "prepare", "modes", path(&host)];
+        let more = ["--mode", mode, "--discard"];
+        w.banger(words.into_iter().chain(more)).ok();
+        guest(
+            w,
+            "modes",
+            "git log --format=%s; git branch --format='%(refname:short)'; ls; git status --short; \
+             git fsck --strict; echo new > new",
+        )
+    };
+    let export = |expected: &[&str]| {
+        let done = w.banger(["vm", "workspace", "export", "modes"]).ok();
+        for line in expected {
+            assert!(done.out().contains(line), "{line}: {}", done.out());
+        }
+        done.out()
+    };
+    let history = "second\nfirst\nmain\nother\n";
+    assert_eq!(
+        prepare("full_copy"),
+        format!("{history}a.txt\nsrc\n M a.txt\n")
+    );
+    export(&["+edited", "+new"]);
+    // Files that were never there are not deleted ones.
+    assert_eq!(prepare("metadata_only"), history);
+    let patch = export(&["+new"]);
+    assert!(!patch.contains("a.txt"), "{patch}");
+    assert_eq!(host.fingerprint(), before);
+    w.banger(["vm", "delete", "--discard", "modes"]).ok();
 }
 
 fn drift(w: &World) {

@@ -12,7 +12,6 @@ pub mod proxy;
 pub mod pty;
 pub mod registry;
 pub mod repository;
-pub mod workspace;
 pub mod world;
 
 pub use process::{Finished, Running};

@@ -1,5 +1,6 @@
 //! A git repository on the host, for scenarios about workspaces.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -175,5 +176,34 @@ impl<'a> HostRepository<'a> {
         }
         let digest = hasher.finalize();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The references below `refs/banger`, in order.
+    #[track_caller]
+    pub fn saved(&self) -> Vec<String> {
+        let listed = self.git("for-each-ref --format=%(refname) refs/banger");
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// Every file but objects and our references, with its content.
+    pub fn untouched(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(&directory).expect("list").flatten() {
+                let path = entry.path();
+                let ours = [".git/objects", ".git/refs/banger"];
+                if ours.iter().any(|ours| path.ends_with(ours)) {
+                    continue;
+                }
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    let content = fs::read(&path).expect("read a file");
+                    found.insert(path, content);
+                }
+            }
+        }
+        found
     }
 }

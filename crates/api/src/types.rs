@@ -205,6 +205,9 @@ pub struct SavedWork {
     /// The git bundle that holds commits on other branches, tags and the stash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
+    /// The archive of tar's that holds repositories inside the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Why there is a file instead of a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,

@@ -36,6 +36,10 @@ fn lines(name: &str, saved: &SavedWork) -> (String, String) {
         Some(bundle) => format!("; commits of other branches are in `{bundle}`"),
         None => String::new(),
     };
+    let nested = match &saved.archive {
+        Some(archive) => format!("; repositories inside the workspace are in `{archive}`"),
+        None => String::new(),
+    };
     let text = match (&saved.reference, &saved.patch) {
         (Some(reference), _) => format!("{work}: it is saved as `{reference}` in `{repository}`"),
         (None, Some(patch)) => {
@@ -48,7 +52,7 @@ fn lines(name: &str, saved: &SavedWork) -> (String, String) {
         (None, None) => work,
     };
     (
-        text + &commits,
+        text + &commits + &nested,
         format!("get it back with `{}`", saved.restore),
     )
 }
@@ -64,6 +68,7 @@ mod tests {
             reference: Some("refs/banger/box/1".into()),
             patch: None,
             bundle: None,
+            archive: None,
             because: None,
             restore: "git -C /r cherry-pick --no-commit refs/banger/box/1".into(),
         }
@@ -87,6 +92,13 @@ mod tests {
             "{text}"
         );
         assert!(hint.contains("apply /s/box.patch"), "{hint}");
+        let inside = SavedWork {
+            reference: None,
+            archive: Some("/s/box.tar".into()),
+            ..saved()
+        };
+        let (text, _) = lines("box", &inside);
+        assert!(text.contains("workspace are in `/s/box.tar`"), "{text}");
     }
 
     #[test]

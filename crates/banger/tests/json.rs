@@ -276,6 +276,7 @@ fn what_is_documented_about_several_machines_is_printed() {
         reference: Some("refs/banger/box/1".into()),
         patch: Some("/p".into()),
         bundle: Some("/b".into()),
+        archive: Some("/a".into()),
         because: Some("b".into()),
         restore: "git".into(),
     };

@@ -7,6 +7,7 @@ mod copy;
 mod export;
 mod file;
 mod nested;
+mod origin;
 mod run;
 mod save;
 
@@ -15,25 +16,14 @@ use std::path::{Path, PathBuf};
 
 use banger_model::{Error, Result};
 
-use crate::plan::Options;
 pub use commits::Bundle;
 pub use export::Exported;
 pub use nested::Archive;
+pub use origin::Origin;
 pub use save::{Kept, Saved};
 
 /// The longest word that a guest may answer with, in bytes.
 const MAX_WORD: usize = 1 << 10;
-
-/// What a workspace was made of.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The top directory of the host's repository.
-    pub repository: PathBuf,
-    /// How it was copied.
-    pub options: Options,
-    /// The commit that its files stood on; absent before the first one.
-    pub base: Option<String>,
-}
 
 /// A workspace in a guest.
 #[derive(Clone, Debug)]

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_api::{SavedWork, Workspace, WorkspaceMode};
+use banger_api::{SavedWork, Workspace};
 use banger_model::{Code, Error, Progress, Result};
 use banger_store::VmRow;
 use banger_vmm::Instance;
-use banger_workspace::{Kept, Mode, Options, Origin, Remote, Saved};
+use banger_workspace::{Kept, Origin, Remote, Saved};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::{self, Boot};
@@ -173,7 +173,7 @@ impl Saving<'_> {
             .await?;
         failpoint::pass("save the work").await?;
         let remote = Remote::new(agent, OsStr::new(&workspace.guest_path));
-        let (origin, kept) = (origin(workspace), self.context.layout.saved());
+        let (origin, kept) = (Origin::from(workspace), self.context.layout.saved());
         let name = self.row.name.as_str();
         let work = remote.save(&origin, name, workspace.exported.as_deref(), &kept, scratch);
         let saved = tokio::select! {
@@ -207,29 +207,13 @@ fn given_up() -> Error {
     )
 }
 
-fn origin(workspace: &Workspace) -> Origin {
-    Origin {
-        repository: workspace.repository.clone().into(),
-        options: Options {
-            mode: match workspace.mode {
-                WorkspaceMode::Overlay => Mode::Overlay,
-                WorkspaceMode::FullCopy => Mode::FullCopy,
-                WorkspaceMode::MetadataOnly => Mode::MetadataOnly,
-            },
-            include_untracked: workspace.include_untracked,
-            branch: workspace.branch.clone(),
-            from: workspace.from.clone(),
-        },
-        base: workspace.base.clone(),
-    }
-}
-
 fn describe(workspace: &Workspace, kept: Saved) -> Option<SavedWork> {
     let mut saved = SavedWork {
         repository: workspace.repository.clone(),
         reference: None,
         patch: None,
         bundle: None,
+        archive: None,
         because: None,
         restore: String::new(),
     };
@@ -253,6 +237,10 @@ fn describe(workspace: &Workspace, kept: Saved) -> Option<SavedWork> {
     if let Some(bundle) = kept.commits {
         saved.bundle = Some(bundle.file.display().to_string());
         commands.push(bundle.restore);
+    }
+    if let Some(nested) = kept.nested {
+        saved.archive = Some(nested.file.display().to_string());
+        commands.push(nested.restore);
     }
     saved.restore = commands.join(" && ");
     (!commands.is_empty()).then_some(saved)

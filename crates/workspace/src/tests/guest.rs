@@ -357,3 +357,53 @@ fn a_git_that_is_too_old_is_none() {
         .unwrap();
     assert_eq!(status, 65);
 }
+
+/// The files themselves are not there, as in a sparse checkout, or this would take a minute.
+#[test]
+fn a_hundred_thousand_files() {
+    const COUNT: usize = 100_000;
+    let pair = Pair::filled();
+    let host = pair.host();
+    let blob = text(&host, "rev-parse HEAD:README");
+    let name = |number: usize| format!("d{}/f{number}", number / 500);
+    let feed = |arguments: &[&str], line: &dyn Fn(usize) -> String| {
+        let lines: String = (0..COUNT).map(line).collect();
+        let file = pair.at("lines");
+        fs::write(&file, lines).unwrap();
+        let ended = git_in(&host)
+            .args(arguments)
+            .stdin(fs::File::open(file).unwrap())
+            .status();
+        assert!(ended.unwrap().success());
+    };
+    feed(&["update-index", "--index-info"], &|number| {
+        format!("100644 {blob}\t{}\n", name(number))
+    });
+    git(&host, "commit -qm many");
+    feed(&["update-index", "--skip-worktree", "--stdin"], &|number| {
+        name(number) + "\n"
+    });
+    pair.prepare(&Options::default());
+    let listed = git(&pair.guest(), "ls-files");
+    assert!(listed.split(|byte| *byte == b'\n').count() > COUNT);
+    assert!(pair.export(Base::Recorded).is_empty());
+    // Some are made, one of them as it is in git; and one that git does not know.
+    for (number, content) in [(0, "made\n"), (1, "second\n"), (COUNT - 1, "made\n")] {
+        put(&pair.guest().join(name(number)), content.as_bytes());
+    }
+    put(&pair.guest().join("d7/new"), b"new\n");
+    let names = Export {
+        output: Output::Names,
+        ..Export::default()
+    };
+    let said = pair.try_export(&names).stdout;
+    let expected = format!("M\0d0/f0\0M\0{}\0A\0d7/new\0", name(COUNT - 1));
+    let mut said: Vec<_> = said.split_inclusive(|byte| *byte == 0).collect();
+    said.sort_unstable();
+    let mut expected: Vec<_> = expected
+        .as_bytes()
+        .split_inclusive(|byte| *byte == 0)
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(said, expected);
+}

@@ -297,3 +297,38 @@ fn a_writer_that_takes_no_more_ends_it() {
     assert_eq!(error.code(), Code::Cancelled);
     assert_eq!(fs::read_dir(pair.at("temporary")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_head_that_moves_after_the_plan_leaves_the_copy_on_the_old_one() {
+    let pair = Pair::filled();
+    pair.write("README", b"staged\n");
+    git(&pair.host(), "add README");
+    let plan = pair.plan(&Options::default());
+    let base = text(&pair.host(), "rev-parse HEAD");
+    // The index says the same afterwards.
+    git(&pair.host(), "commit -qm moved");
+    let mut archive = Vec::new();
+    let temporary = pair.at("temporary");
+    let summary = plan.write_archive(&temporary, &mut archive).unwrap();
+    assert_eq!(summary.base.as_deref(), Some(base.as_str()));
+    assert!(!pair.repository().is_unchanged(plan.fingerprint()).unwrap());
+    // Where it does not, there is no copy.
+    let plan = pair.plan(&Options::default());
+    pair.write("run.sh", b"later\n");
+    git(&pair.host(), "commit -qam later");
+    let error = plan.write_archive(&temporary, std::io::sink()).unwrap_err();
+    assert_eq!(error.code(), Code::Conflict, "{error:?}");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn an_index_that_somebody_has_locked_is_read_and_left_alone() {
+    let pair = Pair::filled();
+    pair.write("README", b"edited\n");
+    let lock = pair.host().join(".git/index.lock");
+    fs::write(&lock, b"somebody's").unwrap();
+    pair.prepare(&Options::default());
+    assert_eq!(fs::read(&lock).unwrap(), b"somebody's");
+    fs::remove_file(&lock).unwrap();
+    pair.same_picture();
+}

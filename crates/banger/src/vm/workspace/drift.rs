@@ -7,7 +7,7 @@ use std::time::Duration;
 use banger_api::{Client, Vm, Workspace};
 use banger_config::Paths;
 use banger_model::{Code, Error, Result};
-use banger_workspace::{Fingerprint, Repository};
+use banger_workspace::{Fingerprint, Origin, Repository};
 
 use super::prepare::{Outcome, Preparation, blocking, plan, say_left_out};
 use super::record;
@@ -53,7 +53,7 @@ pub(in crate::vm) async fn before_exec(
     }
     let repository = PathBuf::from(&workspace.repository);
     let planned = tokio::select! {
-        planned = plan(repository, record::options(workspace)) => planned?,
+        planned = plan(repository, Origin::from(workspace).options) => planned?,
         signal = signals.next_to_end() => return Ok(Err(signal)),
     };
     say_left_out(ui, &planned);

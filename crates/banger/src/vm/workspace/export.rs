@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use banger_api::{Client, Lease, Vm, Workspace};
 use banger_config::Paths;
 use banger_model::{Code, Error, IoContext, Result};
-use banger_workspace::{Base, Export, Exported};
+use banger_workspace::{Base, Export, Exported, Origin};
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -128,7 +128,7 @@ impl Look<'_> {
             progress.say("looking for changes in the guest");
         }
         let remote = record::remote(self.vm, self.workspace)?;
-        let origin = record::origin(self.workspace);
+        let origin = Origin::from(self.workspace);
         let exported = tokio::select! {
             biased;
             exported = remote.export(&export, &origin, patch, self.scratch.path()) => exported,

@@ -8,7 +8,7 @@ use banger_config::Paths;
 use banger_guest_api::client::{self, ExecOutput};
 use banger_guest_api::{ByteString, Exec};
 use banger_model::{Code, Error, Result};
-use banger_workspace::{Kept, Options, Plan, Remote, Repository, Summary};
+use banger_workspace::{Kept, Options, Origin, Plan, Remote, Repository, Summary};
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use serde::Serialize;
@@ -240,7 +240,7 @@ impl Preparation<'_> {
             false => record::remote(vm, old)?,
         };
         let kept_dir = self.paths.state_dir.join("saved");
-        let origin = record::origin(old);
+        let origin = Origin::from(old);
         let saved = old_remote.save(
             &origin,
             &vm.name,
@@ -268,6 +268,17 @@ impl Preparation<'_> {
                     bundle.file.display()
                 ),
                 &format!("to get them back: {}", bundle.restore),
+            );
+        }
+        if let Some(nested) = &saved.nested {
+            self.ui.warn(
+                &format!(
+                    "repositories inside the workspace of `{}`, {}, are now in `{}`",
+                    vm.name,
+                    nested.names.join(", "),
+                    nested.file.display()
+                ),
+                &format!("to get them back: {}", nested.restore),
             );
         }
         Ok(())

@@ -1,11 +1,10 @@
 //! Between what the daemon records of a workspace and what copies it.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 
-use banger_api::{Vm, Workspace, WorkspaceMode};
+use banger_api::{Vm, Workspace};
 use banger_model::{Code, Error, Result};
-use banger_workspace::{Mode, Options, Origin, Plan, Remote};
+use banger_workspace::{Plan, Remote};
 
 use super::guest_path::GuestPath;
 use crate::vm::agent_socket;
@@ -22,11 +21,7 @@ pub(super) fn record(plan: &Plan, guest_path: &GuestPath, complete: bool) -> Res
     Ok(Workspace {
         repository: repository.to_owned(),
         guest_path: guest_path.to_string(),
-        mode: match options.mode {
-            Mode::Overlay => WorkspaceMode::Overlay,
-            Mode::FullCopy => WorkspaceMode::FullCopy,
-            Mode::MetadataOnly => WorkspaceMode::MetadataOnly,
-        },
+        mode: options.mode.into(),
         include_untracked: options.include_untracked,
         branch: options.branch.clone(),
         from: options.from.clone(),
@@ -36,29 +31,6 @@ pub(super) fn record(plan: &Plan, guest_path: &GuestPath, complete: bool) -> Res
         complete,
         exported: None,
     })
-}
-
-/// How a workspace was copied.
-pub(super) fn options(workspace: &Workspace) -> Options {
-    Options {
-        mode: match workspace.mode {
-            WorkspaceMode::Overlay => Mode::Overlay,
-            WorkspaceMode::FullCopy => Mode::FullCopy,
-            WorkspaceMode::MetadataOnly => Mode::MetadataOnly,
-        },
-        include_untracked: workspace.include_untracked,
-        branch: workspace.branch.clone(),
-        from: workspace.from.clone(),
-    }
-}
-
-/// Where a workspace came from.
-pub(super) fn origin(workspace: &Workspace) -> Origin {
-    Origin {
-        repository: PathBuf::from(&workspace.repository),
-        options: options(workspace),
-        base: workspace.base.clone(),
-    }
 }
 
 /// The workspace in the machine, which must run.
