@@ -163,15 +163,20 @@ fn nobody(w: &World) {
         assert_eq!(patches(w).len(), number + 1, "{key:?}");
         assert_eq!(host.fingerprint(), before, "nothing is saved twice");
     }
-    // A window that is closed: nobody reads where it is, so it is where `git` looks.
+    // A window that is closed is the end of the input and a signal at once: whichever is seen
+    // first, the work is in a patch or where a deletion saves it.
     let mut t = edited(w, &host, &["--rm"]);
     t.expect(QUESTION);
-    assert_eq!(t.close(), 129);
+    let code = t.close();
+    assert!([3, 129].contains(&code), "{code}");
     eventually(Duration::from_secs(120), "it is gone", || {
         w.vms().is_empty()
     });
-    let saved = host.saved();
-    assert_eq!(saved.len(), 1, "{saved:?}");
-    let saved = host.git(&format!("show {}:a.txt", saved[0]));
-    assert!(saved.ends_with("ree"), "{saved:?}");
+    match host.saved().first() {
+        Some(saved) => {
+            let saved = host.git(&format!("show {saved}:a.txt"));
+            assert!(saved.ends_with("ree"), "{saved:?}");
+        }
+        None => assert_eq!(patches(w).len(), 3),
+    }
 }

@@ -156,6 +156,8 @@ fn conflicts_and_nested_repositories_in_the_guest() {
         "{}",
         String::from_utf8_lossy(&ended.stderr)
     );
+    let patch = String::from_utf8_lossy(&ended.stdout);
+    assert!(!patch.contains("Unmerged"), "{patch}");
     assert!(String::from_utf8_lossy(&ended.stderr).contains("nested/"));
     let mut expected = files(&guest);
     expected.retain(|name, _| !name.starts_with(b"nested"));
