@@ -35,7 +35,7 @@ test: deps build bad-agent ## Runs every test, real guests included
 
 .PHONY: test-docker
 test-docker: deps build ## Runs Docker in a guest, which takes some minutes
-	$(CARGO) test --locked -p banger-tests --test scenarios -- --test-threads=1 --ignored docker
+	$(CARGO) test --locked -p banger-tests --test scenarios -- --scenario docker-in-the-default-guest
 
 .PHONY: check
 check: deps-check ## Formatting, lints, documentation, licences, spelling

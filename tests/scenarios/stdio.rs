@@ -105,7 +105,7 @@ fn closed_pipe(w: &World) {
     assert!(
         banger_tests::process::ends_within(
             rustix::process::Pid::from_child(&child),
-            banger_tests::process::LIMIT
+            banger_tests::process::limit()
         ),
         "banger goes on writing into a closed pipe"
     );

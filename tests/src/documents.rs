@@ -13,7 +13,7 @@ mod tests {
     /// Words in backticks that look like paths in this repository, and targets of links.
     fn named_paths(text: &str) -> Vec<String> {
         let top = [
-            "crates/", "tests/", "docs/", "images/", "scripts/", "bench/", ".ci/",
+            "crates/", "tests/", "docs/", "images/", "scripts/", "bench/", "lab/", ".ci/",
         ];
         let ticked = text.split('`').skip(1).step_by(2);
         let linked = text

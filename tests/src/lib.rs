@@ -7,14 +7,19 @@
 
 mod documents;
 pub mod oracle;
+pub mod pace;
 pub mod process;
 pub mod proxy;
 pub mod pty;
 pub mod registry;
 pub mod repository;
+pub mod runner;
+pub mod scenario;
 pub mod world;
 
+pub use pace::seconds;
 pub use process::{Finished, Running};
+pub use scenario::{Class, Need, Scenario};
 pub use world::{Base, World};
 
 use std::time::{Duration, Instant};

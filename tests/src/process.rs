@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use crate::seconds;
+
 /// No scenario's command may take longer than this: a hang is a failure with its output.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub fn limit() -> Duration {
+    seconds(120)
+}
 
 /// A finished command.
 #[derive(Debug)]
@@ -211,7 +215,7 @@ impl Running {
         let found =
             |(output, line): &(Output, String)| outputs.contains(output) && line.contains(text);
         loop {
-            match self.lines.recv_timeout(LIMIT) {
+            match self.lines.recv_timeout(limit()) {
                 Ok(line) => {
                     let found = found(&line);
                     self.seen.push(line);
@@ -227,15 +231,16 @@ impl Running {
         }
     }
 
-    /// Waits for its end; kills it and panics when [`LIMIT`] passes.
+    /// Waits for its end; kills it and panics when [`limit`] passes.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
-        if !ends_within(self.pid(), LIMIT) {
+        if !ends_within(self.pid(), limit()) {
             kill_process(self.pid(), Signal::KILL).expect("kill the command");
             let status = self.child.wait().expect("wait for the command");
             let (out, err) = (self.stdout.join(), self.stderr.join());
             panic!(
-                "the command did not end within {LIMIT:?} ({status})\n--- stdout\n{}\n--- stderr\n{}",
+                "the command did not end within {:?} ({status})\n--- stdout\n{}\n--- stderr\n{}",
+                limit(),
                 shown(&out.expect("reader")),
                 shown(&err.expect("reader")),
             );

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::process::LIMIT;
+use crate::process::limit;
 
 /// A terminal, and the program it was opened for.
 pub struct Terminal {
@@ -88,7 +88,7 @@ impl Terminal {
     /// Waits until `text` appears after everything expected so far; returns what came before.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit();
         loop {
             if let Some(at) = self.screen[self.read_to..].find(text) {
                 let before = self.screen[self.read_to..self.read_to + at].to_owned();
@@ -109,7 +109,7 @@ impl Terminal {
     #[track_caller]
     pub fn finish(mut self) -> (i32, String) {
         use std::os::unix::process::ExitStatusExt;
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit();
         while self.read_more(deadline.saturating_duration_since(Instant::now())) {}
         assert!(
             crate::process::ends_within(
@@ -140,7 +140,7 @@ impl Terminal {
         } = self;
         drop(master);
         assert!(
-            crate::process::ends_within(Pid::from_child(&child), LIMIT),
+            crate::process::ends_within(Pid::from_child(&child), limit()),
             "the program outlived its terminal; it had shown:\n{screen}"
         );
         let status = child.wait().expect("wait for the program");

@@ -9,8 +9,11 @@ use std::process::Command;
 
 use rustix::process::Pid;
 
-use crate::oracle;
 use crate::process::{Finished, Running};
+use crate::{oracle, pace};
+
+/// How long a guest may take to boot on a common machine, in seconds.
+const BOOT_S: u32 = 120;
 
 /// What all scenarios share, read-only: the programs, and an image and kernel pulled once.
 #[derive(Clone, Debug)]
@@ -21,6 +24,19 @@ pub struct Base {
     pub build: PathBuf,
     /// A state directory that holds the default image and kernel.
     pub artifacts: PathBuf,
+    /// The VMM of every VM, or the one banger takes by itself.
+    pub vmm: Option<String>,
+}
+
+/// The directory of a scenario's world.
+pub(crate) fn ground_of(base: &Base, name: &str) -> PathBuf {
+    base.ground.join(name)
+}
+
+/// The runtime directory of a scenario that runs as process `pid`. Socket paths are limited to
+/// 107 bytes, build directories are not.
+pub(crate) fn runtime_of(pid: Pid, name: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/banger-test-{}-{name}", pid.as_raw_nonzero()))
 }
 
 impl Base {
@@ -29,8 +45,7 @@ impl Base {
     ///
     /// # Panics
     /// When `make build` was not run.
-    pub fn locate(ground: &str) -> Base {
-        let ground = PathBuf::from(ground);
+    pub fn locate(ground: PathBuf) -> Base {
         let build = ground.parent().expect("a build directory").to_owned();
         for program in [
             "debug/banger",
@@ -50,6 +65,7 @@ impl Base {
             ground,
             build,
             artifacts,
+            vmm: None,
         }
     }
 }
@@ -65,8 +81,8 @@ pub struct World {
 impl World {
     /// A world without image or kernel, as on a fresh machine.
     pub fn empty(base: &Base, name: &str) -> World {
-        let root = base.ground.join(name);
-        let runtime = PathBuf::from(format!("/tmp/banger-test-{}-{name}", std::process::id()));
+        let root = ground_of(base, name);
+        let runtime = runtime_of(rustix::process::getpid(), name);
         if root.exists() {
             // Left by a run that was killed; its processes would be found by the oracle.
             fs::remove_dir_all(&root).expect("remove an earlier run's world");
@@ -74,7 +90,6 @@ impl World {
         for dir in ["bin", "lib/banger", "config", "home", "state"] {
             fs::create_dir_all(root.join(dir)).expect("make a world");
         }
-        // Socket paths are limited to 107 bytes, build directories are not.
         fs::create_dir(&runtime).expect("make a runtime directory");
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("chmod");
         let world = World {
@@ -91,6 +106,7 @@ impl World {
         ] {
             fs::hard_link(base.build.join(from), world.root.join(to)).expect("link a program");
         }
+        world.configure("");
         world
     }
 
@@ -163,8 +179,9 @@ impl World {
         dir
     }
 
-    /// Writes the configuration file.
+    /// Writes the configuration file, completed for this run of the suite.
     pub fn configure(&self, toml: &str) {
+        let toml = completed(toml, self.base.vmm.as_deref(), pace::factor());
         let dir = self.root.join("config/banger");
         fs::create_dir_all(&dir).expect("make the configuration directory");
         fs::write(dir.join("config.toml"), toml).expect("write the configuration");
@@ -328,10 +345,53 @@ impl Drop for World {
     }
 }
 
+/// A configuration with the VMM and the patience of this run of the suite, unless it has its own.
+fn completed(toml: &str, vmm: Option<&str>, slower: u32) -> String {
+    const SECTION: &str = "[vm_defaults]\n";
+    let mut lines = String::new();
+    if let Some(vmm) = vmm.filter(|_| !toml.contains("vmm = ")) {
+        lines += &format!("vmm = \"{vmm}\"\n");
+    }
+    if slower > 1 && !toml.contains("boot_timeout = ") {
+        lines += &format!("boot_timeout = {}\n", BOOT_S * slower);
+    }
+    if lines.is_empty() {
+        return toml.to_owned();
+    }
+    match toml.split_once(SECTION) {
+        Some((before, after)) => format!("{before}{SECTION}{lines}{after}"),
+        None => format!("{toml}\n{SECTION}{lines}"),
+    }
+}
+
 /// The search path with the places where system programs and cargo's programs live.
-fn search_path() -> String {
+pub(crate) fn search_path() -> String {
     let home = std::env::var("HOME").unwrap_or_default();
     let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:{cargo}/bin:/usr/sbin:/sbin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::completed;
+
+    #[test]
+    fn a_configuration_gets_what_the_run_asks_for() {
+        assert_eq!(completed("a = 1\n", None, 1), "a = 1\n");
+        assert_eq!(
+            completed("", Some("qemu-kvm"), 1),
+            "\n[vm_defaults]\nvmm = \"qemu-kvm\"\n"
+        );
+        assert_eq!(
+            completed(
+                "a = 1\n[vm_defaults]\nvcpu = 2\n[x]\n",
+                Some("firecracker"),
+                2
+            ),
+            "a = 1\n[vm_defaults]\nvmm = \"firecracker\"\nboot_timeout = 240\nvcpu = 2\n[x]\n"
+        );
+        let own = "[vm_defaults]\nvmm = \"qemu-tcg\"\nboot_timeout = 9\n";
+        assert_eq!(completed(own, Some("qemu-kvm"), 6), own);
+    }
 }

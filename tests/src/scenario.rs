@@ -1,0 +1,140 @@
+//! What a scenario is: a name, what it shows, what it may run beside, and what it does.
+
+use std::path::Path;
+
+use crate::{Base, World};
+
+/// One scenario of the suite.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// A valid VM name, and no other scenario's begins with it: the leak check looks for it in
+    /// paths.
+    pub name: &'static str,
+    /// One line on what it shows.
+    pub about: &'static str,
+    /// What it may run beside.
+    pub class: Class,
+    /// What it cannot run without.
+    pub needs: &'static [Need],
+    /// How its world is prepared.
+    pub ground: fn(&Base, &str) -> World,
+    /// What it does. It fails by panicking.
+    pub body: fn(&World),
+}
+
+/// What a scenario may run beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Anything: it touches nothing outside its world.
+    Pure,
+    /// Anything but its like: they use one package repository or registry, and much of the disk.
+    SharedRepo,
+    /// Nothing: it needs the whole machine, or measures what others would disturb.
+    Global,
+}
+
+impl Class {
+    /// As it is listed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Pure => "pure",
+            Class::SharedRepo => "shared-repo",
+            Class::Global => "global",
+        }
+    }
+}
+
+/// What a scenario cannot run without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A package archive that can be reached.
+    PackageArchive,
+    /// QEMU as the VMM: it is about QEMU's processes or programs.
+    Qemu,
+    /// A processor without virtualisation, where KVM cannot work.
+    NoVirtualisation,
+    /// A guest that is not slowed down: it holds the times a person sees.
+    FullSpeed,
+    /// Somebody who asks for it by its name: it takes minutes.
+    ToBeNamed,
+    /// This program on the host.
+    Program(&'static str),
+}
+
+/// What the place where the suite runs has.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// The VMM of every VM, or the one banger takes by itself.
+    pub vmm: Option<String>,
+    /// Nothing beyond this machine can be reached.
+    pub offline: bool,
+    /// Times are longer by this.
+    pub slower: u32,
+    /// The scenarios that were asked for by name.
+    pub named: Vec<String>,
+}
+
+impl Scenario {
+    /// Why it cannot run here, if it cannot.
+    pub fn unmet(&self, place: &Place) -> Option<String> {
+        self.needs.iter().find_map(|need| match need {
+            Need::ToBeNamed => {
+                let named = place.named.iter().any(|name| name == self.name);
+                (!named).then(|| "it runs when it is asked for by its name".to_owned())
+            }
+            need => need.unmet(place),
+        })
+    }
+}
+
+impl Need {
+    fn unmet(self, place: &Place) -> Option<String> {
+        match self {
+            Need::ToBeNamed => None,
+            Need::PackageArchive => place
+                .offline
+                .then(|| "no package archive can be reached".to_owned()),
+            Need::Qemu => {
+                (place.vmm.as_deref() == Some("firecracker")).then(|| "it is about QEMU".to_owned())
+            }
+            Need::NoVirtualisation => std::fs::read_to_string("/proc/cpuinfo")
+                .expect("read cpuinfo")
+                .split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+                .then(|| "this processor has virtualisation".to_owned()),
+            Need::FullSpeed => {
+                (place.slower > 1).then(|| format!("this place is {} times slower", place.slower))
+            }
+            Need::Program(name) => crate::world::search_path()
+                .split(':')
+                .all(|dir| !Path::new(dir).join(name).is_file())
+                .then(|| format!("`{name}` is not installed")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needs_are_met_or_say_why_not() {
+        let here = Place {
+            slower: 1,
+            ..Place::default()
+        };
+        let lab = Place {
+            vmm: Some("firecracker".into()),
+            offline: true,
+            slower: 6,
+            ..Place::default()
+        };
+        for need in [Need::PackageArchive, Need::Qemu, Need::FullSpeed] {
+            assert_eq!(need.unmet(&here), None, "{need:?}");
+            assert!(need.unmet(&lab).is_some(), "{need:?}");
+        }
+        assert_eq!(Need::Program("sh").unmet(&lab), None);
+        let missing = Need::Program("no-such-program").unmet(&here);
+        assert_eq!(missing.unwrap(), "`no-such-program` is not installed");
+    }
+}
