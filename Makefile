@@ -37,6 +37,22 @@ test: deps build bad-agent ## Runs every test, real guests included
 test-docker: deps build ## Runs Docker in a guest, which takes some minutes
 	$(CARGO) test --locked -p banger-tests --test scenarios -- --scenario docker-in-the-default-guest
 
+# The scenarios as a program of their own; its exit codes, which make turns into its own 2, are
+# 0 all passed, 1 some failed, 2 no such scenario, 77 everything skipped.
+SMOKE = $(CARGO) test --locked --quiet -p banger-tests --test scenarios -- $(if $(SCENARIO),--scenario $(SCENARIO))
+
+.PHONY: smoke
+smoke: deps build bad-agent ## Runs scenarios with real guests: SCENARIO=a,b JOBS=n VMM=qemu|firecracker
+	BANGER_TEST_BASE=keep $(SMOKE) $(if $(JOBS),--jobs $(JOBS)) $(if $(VMM),--vmm $(VMM))
+
+.PHONY: smoke-list
+smoke-list: ## Lists the scenarios with their classes
+	@$(SMOKE) --list
+
+.PHONY: lab
+lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b
+	$(CARGO) run --locked --quiet -p banger-lab
+
 .PHONY: check
 check: deps-check ## Formatting, lints, documentation, licences, spelling
 	$(CARGO) fmt --all --check
@@ -44,6 +60,8 @@ check: deps-check ## Formatting, lints, documentation, licences, spelling
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	scripts/check-licences
 	scripts/check-spelling
+	shellcheck --shell=sh lab/*.sh
+	shellcheck .ci/run
 
 .PHONY: bench
 bench: deps release ## Measures the speed promises side by side

@@ -1,0 +1,181 @@
+//! The disks that go into the outer machine and come out of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use banger_model::{Code, Error, IoContext, Result};
+
+use crate::plan::Half;
+use crate::settings::Settings;
+use crate::suite::Suite;
+
+const INSIDE: &str = include_str!("../inside.sh");
+/// Times are longer inside by this: everything is emulated there, and what banger runs is
+/// emulated by what is emulated.
+const TIME_FACTOR: u32 = 6;
+/// The room for worlds beside what is carried in; the file is sparse.
+const ROOM_MIB: u64 = 8 << 10;
+/// The most the logs may take.
+const RESULTS: u64 = 512 << 20;
+
+/// Programs in the build directory that go in where they are: some are made for the tests only.
+const PROGRAMS: [&str; 6] = [
+    "debug/banger",
+    "debug/bangerd",
+    "lib/banger/banger-agent",
+    "lib/banger/banger-vsock",
+    "x86_64-unknown-linux-gnu/agent/banger-bad-agent",
+    "x86_64-unknown-linux-gnu/agent/banger-agent-protocol-1",
+];
+
+/// Two disks as files.
+pub(crate) struct Disks {
+    /// What is carried in, and where the scenarios work.
+    pub(crate) inside: PathBuf,
+    /// A tar archive of logs at the end.
+    pub(crate) results: PathBuf,
+}
+
+/// Makes the disks in `scratch`.
+///
+/// # Errors
+/// `not_found` and the like, naming what is missing and how it is made.
+pub(crate) fn pack(
+    settings: &Settings,
+    suite: &Suite,
+    plan: &[Half],
+    scratch: &Path,
+) -> Result<Disks> {
+    let tree = scratch.join("lab");
+    let target = tree.join("target");
+    for name in PROGRAMS {
+        copy(&suite.target.join(name), &target.join(name))
+            .map_err(|error| error.hint("run `make build bad-agent`"))?;
+    }
+    copy(&suite.program, &tree.join("scenarios"))?;
+    if let Some(firecracker) = &settings.firecracker {
+        let inside = tree.join("bin/firecracker");
+        copy(firecracker, &inside)?;
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).at("change", &inside)?;
+    }
+    base(&suite.target, &target)?;
+    write(&tree.join("inside.sh"), INSIDE)?;
+    write(&tree.join("plan"), &lines(plan))?;
+    write(
+        &tree.join("settings"),
+        &format!(
+            "LAB_JOBS={}\nBANGER_TEST_TIME_FACTOR={TIME_FACTOR}\n",
+            settings.jobs
+        ),
+    )?;
+    let disks = Disks {
+        inside: scratch.join("inside.ext4"),
+        results: scratch.join("results.tar"),
+    };
+    make_disk(&tree, &disks.inside)?;
+    fs::remove_dir_all(&tree).at("remove", &tree)?;
+    fs::File::create(&disks.results)
+        .and_then(|file| file.set_len(RESULTS))
+        .at("make", &disks.results)?;
+    Ok(disks)
+}
+
+/// The plan as the script inside reads it.
+fn lines(plan: &[Half]) -> String {
+    plan.iter()
+        .map(|half| format!("{} {} {}\n", half.vmm, half.who, half.scenarios))
+        .collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).at("write", path)
+}
+
+/// A link where that is possible: the files are large and only read.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let parent = to.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).at("create", parent)?;
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).at("copy", from)?;
+    }
+    Ok(())
+}
+
+/// The image and kernel that every world starts with, pulled by an earlier run of the suite.
+fn base(from: &Path, to: &Path) -> Result<()> {
+    let state = "tmp/base/state/banger";
+    let (from, to) = (from.join(state), to.join(state));
+    fs::create_dir_all(&to).at("create", &to)?;
+    for dir in ["images", "kernels", "templates"] {
+        let dir = from.join(dir);
+        run(Command::new("cp")
+            .args(["--archive", "--sparse=always", "--reflink=auto"])
+            .arg(&dir)
+            .arg(&to))?;
+    }
+    Ok(())
+}
+
+fn make_disk(tree: &Path, disk: &Path) -> Result<()> {
+    let mut command = Command::new("mke2fs");
+    command
+        .args(["-q", "-t", "ext4", "-m", "0", "-L", "banger-lab-in"])
+        .args(["-O", "^has_journal", "-d"])
+        .arg(tree)
+        .arg(disk)
+        .arg(format!("{ROOM_MIB}M"));
+    run(&mut command)
+}
+
+/// Runs a program to its end; what it prints is in the error.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = command
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .output()
+        .map_err(|error| {
+            Error::new(Code::MissingProgram, format!("cannot run `{program}`"))
+                .because(error)
+                .hint("run `make deps`")
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(
+        Code::BuildFailed,
+        format!("`{program}` failed ({}): {}", output.status, said.trim()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_is_one_line_a_run() {
+        let half = |who, scenarios: &str| Half {
+            vmm: "qemu-kvm",
+            who,
+            scenarios: scenarios.to_owned(),
+        };
+        assert_eq!(
+            lines(&[half("lab", "a,b"), half("root", "all")]),
+            "qemu-kvm lab a,b\nqemu-kvm root all\n"
+        );
+    }
+
+    #[test]
+    fn a_program_that_fails_is_named_with_what_it_said() {
+        let error = run(Command::new("cp")
+            .arg("/nonexistent/x")
+            .arg("/nonexistent/y"));
+        let error = error.unwrap_err();
+        assert!(error.message().contains("/nonexistent/x"), "{error}");
+        let error = run(&mut Command::new("no-such-program")).unwrap_err();
+        assert_eq!(error.code(), Code::MissingProgram);
+    }
+}

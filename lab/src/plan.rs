@@ -1,0 +1,84 @@
+//! Which scenarios run on which VMM as which user.
+
+use banger_model::{Code, Error, Result};
+
+use crate::settings::Settings;
+
+/// The default set, chosen by what each costs here: see the file.
+const DEFAULT: &str = include_str!("../default.plan");
+
+/// One run of the suite inside the outer machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Half {
+    /// The VMM, as `--vmm` takes it.
+    pub(crate) vmm: &'static str,
+    /// The user inside.
+    pub(crate) who: &'static str,
+    /// The scenarios, separated by commas.
+    pub(crate) scenarios: String,
+}
+
+/// The runs, in their order.
+pub(crate) fn make(settings: &Settings) -> Result<Vec<Half>> {
+    let mut vmms = vec!["qemu-kvm"];
+    if settings.firecracker.is_some() {
+        vmms.push("firecracker");
+    }
+    let mut halves = Vec::new();
+    for vmm in vmms {
+        for who in ["lab", "root"] {
+            let scenarios = match &settings.only {
+                Some(only) => only.clone(),
+                None => defaults(DEFAULT, who)?.join(","),
+            };
+            halves.push(Half {
+                vmm,
+                who,
+                scenarios,
+            });
+        }
+    }
+    Ok(halves)
+}
+
+/// The scenarios that `who` runs: a line of the file is a name, and `root` when it is root's
+/// as well.
+fn defaults<'a>(text: &'a str, who: &str) -> Result<Vec<&'a str>> {
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [] => {}
+            [name] if who != "root" => names.push(name),
+            [_] => {}
+            [name, "root"] => names.push(name),
+            _ => {
+                return Err(Error::new(
+                    Code::InvalidConfig,
+                    format!("`lab/default.plan` has the line `{line}`"),
+                ));
+            }
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_runs_the_marked_ones_and_the_user_all() {
+        let text = "# a remark\none\ntwo root # why\n\n";
+        assert_eq!(defaults(text, "lab").unwrap(), ["one", "two"]);
+        assert_eq!(defaults(text, "root").unwrap(), ["two"]);
+        assert!(defaults("one two\n", "lab").is_err());
+    }
+
+    #[test]
+    fn the_default_set_is_there_for_both() {
+        assert!(defaults(DEFAULT, "lab").unwrap().len() >= 8);
+        assert!(defaults(DEFAULT, "root").unwrap().len() >= 3);
+    }
+}
