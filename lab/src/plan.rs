@@ -80,5 +80,15 @@ mod tests {
     fn the_default_set_is_there_for_both() {
         assert!(defaults(DEFAULT, "lab").unwrap().len() >= 8);
         assert!(defaults(DEFAULT, "root").unwrap().len() >= 3);
+        let scenarios = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/scenarios");
+        let mut source = String::new();
+        for entry in std::fs::read_dir(scenarios).unwrap().flatten() {
+            if entry.path().is_file() {
+                source += &std::fs::read_to_string(entry.path()).unwrap();
+            }
+        }
+        for name in defaults(DEFAULT, "lab").unwrap() {
+            assert!(source.contains(&format!("\"{name}\"")), "{name}");
+        }
     }
 }

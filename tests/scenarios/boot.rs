@@ -4,14 +4,35 @@ use std::io::Write;
 
 use banger_tests::World;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("boot-guest-panics", panics),
-    ("boot-guest-hangs", hangs),
-    ("boot-agent-never-reports", silent),
-    ("boot-agent-sends-garbage", garbage),
-    ("boot-agent-reports-failure", refuses),
+    pure(
+        "boot-guest-panics",
+        "a guest that panics is an error with its last words",
+        panics,
+    ),
+    pure(
+        "boot-guest-hangs",
+        "a guest that hangs is given up in time",
+        hangs,
+    ),
+    pure(
+        "boot-agent-never-reports",
+        "an agent that says nothing is given up in time",
+        silent,
+    ),
+    pure(
+        "boot-agent-sends-garbage",
+        "an agent that sends garbage is refused",
+        garbage,
+    ),
+    pure(
+        "boot-agent-reports-failure",
+        "what the agent could not do is in the error",
+        refuses,
+    ),
 ];
 
 /// Runs a VM whose agent misbehaves in this way; returns what banger said.
@@ -29,7 +50,8 @@ fn run_with(w: &World, mode: &str) -> String {
     drop(file);
     w.use_agent(&mine);
     // Bounds that a person would not wait for; the defaults are longer.
-    w.configure("[vm_defaults]\nboot_timeout = 12\n");
+    let patience = seconds(12).as_secs();
+    w.configure(&format!("[vm_defaults]\nboot_timeout = {patience}\n"));
     let done = w
         .banger(["vm", "run", "--rm", "--name", "bad", "--", "true"])
         .expect_code(125);

@@ -6,22 +6,70 @@ use std::time::{Duration, Instant};
 use banger_tests::{Finished, Running, World};
 use rustix::process::{Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("crash-create", |w| aborts(w, &CREATE)),
-    ("crash-start", |w| aborts(w, &START)),
-    ("crash-stop", |w| aborts(w, &STOP)),
-    ("crash-restart", |w| aborts(w, &RESTART)),
-    ("crash-kill", |w| aborts(w, &KILL)),
-    ("crash-set", |w| aborts(w, &SET)),
-    ("crash-delete", |w| aborts(w, &DELETE)),
-    ("crash-steps-fail", steps_fail),
-    ("crash-hung-steps", hung_steps),
+    pure(
+        "crash-create",
+        "the daemon aborts at any step of `create`, and no VM is left half-made",
+        |w| aborts(w, &CREATE),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-start",
+        "the daemon aborts at any step of `start`, and no VM is left half-made",
+        |w| aborts(w, &START),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-stop",
+        "the daemon aborts at any step of `stop`, and no VM is left half-made",
+        |w| aborts(w, &STOP),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-restart",
+        "the daemon aborts at any step of `restart`, and no VM is left half-made",
+        |w| aborts(w, &RESTART),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-kill",
+        "the daemon aborts at any step of `kill`, and no VM is left half-made",
+        |w| aborts(w, &KILL),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-set",
+        "the daemon aborts at any step of `set`, and no VM is left half-made",
+        |w| aborts(w, &SET),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-delete",
+        "the daemon aborts at any step of `delete`, and no VM is left half-made",
+        |w| aborts(w, &DELETE),
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-steps-fail",
+        "a step that fails is undone",
+        steps_fail,
+    )
+    .needs(&[Need::FullSpeed]),
+    pure(
+        "crash-hung-steps",
+        "a step that hangs blocks nobody else",
+        hung_steps,
+    )
+    .needs(&[Need::FullSpeed]),
 ];
 
 /// How soon a daemon that is started again must answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+fn answers_within() -> Duration {
+    seconds(5)
+}
 
 /// An operation and how to bring a VM to where it begins.
 struct Operation {
@@ -119,7 +167,7 @@ fn absent_or_usable(w: &World, when: &str) {
     let begun = Instant::now();
     let vms = w.vms();
     assert!(
-        begun.elapsed() < ANSWERS_WITHIN,
+        begun.elapsed() < answers_within(),
         "{when}: {:?}",
         begun.elapsed()
     );
@@ -240,17 +288,17 @@ fn hung_steps(w: &World) {
         // Readers never wait for it.
         let begun = Instant::now();
         let pid = w.daemon_pid();
-        assert!(begun.elapsed() < Duration::from_secs(2), "{step}");
+        assert!(begun.elapsed() < seconds(2), "{step}");
         kill_process(pid, Signal::KILL).expect("kill the daemon");
         said_that_the_daemon_went(&hung.finish(), &step);
         let begun = Instant::now();
         drop(w.vms());
-        assert!(begun.elapsed() < ANSWERS_WITHIN, "{step}");
+        assert!(begun.elapsed() < answers_within(), "{step}");
         absent_or_usable(w, &step);
         let begun = Instant::now();
         if !w.vms().is_empty() {
             w.banger(["vm", "delete", "torn"]).ok();
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{step}");
+        assert!(begun.elapsed() < seconds(10), "{step}");
     }
 }

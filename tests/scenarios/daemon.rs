@@ -2,33 +2,67 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banger_tests::World;
 use rustix::process::{Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("daemon-killed-vm-lives", killed_vm_lives),
-    ("daemon-killed-sessions-close", killed_while_sessions_close),
-    ("daemon-killed-during-create", killed_during_create),
-    ("daemon-killed-during-rm-run", killed_during_rm_run),
-    ("daemon-second-is-refused", second),
-    ("daemon-sockets-are-private", sockets),
-    ("daemon-refuses-an-open-runtime-dir", open_runtime_dir),
-    ("daemon-many-clients-start-one", one_daemon),
-    ("daemon-logs-the-operation", logs),
+    pure(
+        "daemon-killed-vm-lives",
+        "VMs and sessions outlive a daemon that is killed",
+        killed_vm_lives,
+    ),
+    pure(
+        "daemon-killed-sessions-close",
+        "sessions that end without a daemon lose nothing",
+        killed_while_sessions_close,
+    ),
+    pure(
+        "daemon-killed-during-create",
+        "a create without its daemon leaves a whole VM or none",
+        killed_during_create,
+    ),
+    pure(
+        "daemon-killed-during-rm-run",
+        "a `--rm` machine goes although the daemon was killed",
+        killed_during_rm_run,
+    ),
+    pure(
+        "daemon-second-is-refused",
+        "a state directory has one daemon",
+        second,
+    ),
+    pure(
+        "daemon-sockets-are-private",
+        "nobody else can open a socket",
+        sockets,
+    ),
+    pure(
+        "daemon-refuses-an-open-runtime-dir",
+        "a runtime directory that others may enter is refused",
+        open_runtime_dir,
+    ),
+    pure(
+        "daemon-many-clients-start-one",
+        "clients that come at once start one daemon",
+        one_daemon,
+    ),
+    pure(
+        "daemon-logs-the-operation",
+        "what went wrong is in the log, under the id that was shown",
+        logs,
+    ),
 ];
 
 /// Kills the daemon and waits until it is gone.
 fn kill_daemon(w: &World) {
     let pid = w.daemon_pid();
     kill_process(pid, Signal::KILL).expect("kill the daemon");
-    assert!(banger_tests::process::ends_within(
-        pid,
-        Duration::from_secs(5)
-    ));
+    assert!(banger_tests::process::ends_within(pid, seconds(5)));
 }
 
 fn killed_vm_lives(w: &World) {
@@ -106,7 +140,7 @@ fn killed_during_create(w: &World) {
             w.banger(["vm", "exec", &name, "--", "true"]).ok();
             w.banger(["vm", "delete", &name]).ok();
         }
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(begun.elapsed() < seconds(60));
     }
 }
 
@@ -134,11 +168,7 @@ fn second(w: &World) {
     command.arg("--foreground");
     let done = banger_tests::Running::start(command, None).finish();
     assert_ne!(done.code(), 0);
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < seconds(1), "{:?}", begun.elapsed());
     let said = format!("{}{}", done.out(), done.err());
     assert!(said.contains("already"), "{said}");
     w.banger(["vm", "list"]).ok();

@@ -4,15 +4,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use banger_tests::World;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, shared};
+use banger_tests::seconds;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[("docker-in-the-default-guest", works)];
+pub(crate) const SCENARIOS: &[Scenario] = &[shared(
+    "docker-in-the-default-guest",
+    "Docker installed from packages runs a container",
+    works,
+)
+.needs(&[Need::PackageArchive, Need::ToBeNamed])];
 
 /// `docker.io` and what the default image has not of its dependencies, and of what it recommends:
 /// Docker 20 runs nothing on a kernel with AppArmor that it cannot load a profile into.
@@ -96,7 +101,7 @@ fn works(w: &World) {
 
 /// Waits until Docker is up, as long as that may take in software emulation on a busy host.
 fn started(w: &World) {
-    let limit = Duration::from_secs(240);
+    let limit = seconds(240);
     banger_tests::eventually(limit, "Docker is started", || {
         let state = [
             "vm",

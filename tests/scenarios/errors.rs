@@ -2,42 +2,86 @@
 
 use banger_tests::{Running, World};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("errors-bad-input-changes-nothing", bad_input),
-    ("errors-unknown-image", unknown_image),
-    ("errors-missing-programs", missing_programs),
-    ("errors-kvm-that-does-not-work", broken_kvm),
-    ("errors-disk-full-during-create", disk_full_create),
-    ("errors-bad-configuration", bad_configuration),
-    ("errors-doctor", doctor),
+    pure(
+        "invalid-name",
+        "a bad name is refused before anything starts",
+        bad_name,
+    ),
+    pure(
+        "invalid-spec",
+        "a bad size, variable or VMM is refused before anything starts",
+        bad_spec,
+    ),
+    pure(
+        "errors-unknown-image",
+        "an image that is not there is named, with those that are",
+        unknown_image,
+    ),
+    pure(
+        "errors-missing-programs",
+        "a missing program is named with the package it is in",
+        missing_programs,
+    )
+    .needs(&[Need::Qemu]),
+    pure(
+        "errors-kvm-that-does-not-work",
+        "KVM that opens and does not work is told from KVM that works",
+        broken_kvm,
+    )
+    .needs(&[Need::NoVirtualisation, Need::Qemu]),
+    pure(
+        "errors-disk-full-during-create",
+        "a full disk is named, and nothing half-made is left",
+        disk_full_create,
+    ),
+    pure(
+        "errors-bad-configuration",
+        "a mistake in the configuration is named with its key",
+        bad_configuration,
+    ),
+    pure("doctor", "doctor checks programs, KVM and the rest", doctor),
 ];
 
-fn bad_input(w: &World) {
-    let cases: [&[&str]; 11] = [
-        &["--name", "Box"],
-        &["--name", ""],
-        &["--name", "-x"],
-        &["--name", "a/../b"],
-        &["--vcpu", "0"],
-        &["--vcpu", "65"],
-        &["--memory", "1M"],
-        &["--memory", "lots"],
-        &["--disk-size", "1.5G"],
-        &["--env", "=x"],
-        &["--vmm", "xen"],
-    ];
-    for flags in cases {
-        let args = [&["vm", "run", "--rm"], flags, &["--", "true"]].concat();
-        let refused = w.banger(&args).expect_code(2);
-        assert_eq!(refused.out(), "");
-        assert!(!refused.err().is_empty());
+/// Refused before anything starts.
+fn refused(w: &World, flags: &[&str]) {
+    let args = [&["vm", "run", "--rm"], flags, &["--", "true"]].concat();
+    let refused = w.banger(&args).expect_code(2);
+    assert_eq!(refused.out(), "");
+    assert!(!refused.err().is_empty());
+    assert!(!w.runtime().exists(), "no daemon was started: {flags:?}");
+}
+
+fn bad_name(w: &World) {
+    for name in [
+        "Box",
+        "",
+        "-x",
+        "x-",
+        "a/../b",
+        "a b",
+        "a.b",
+        "é",
+        &"x".repeat(64),
+    ] {
+        refused(w, &[&format!("--name={name}")]);
     }
-    assert!(
-        !w.runtime().exists(),
-        "no daemon was started for any of them"
-    );
+}
+
+fn bad_spec(w: &World) {
+    for flags in [
+        ["--vcpu", "0"],
+        ["--vcpu", "65"],
+        ["--memory", "1M"],
+        ["--memory", "lots"],
+        ["--disk-size", "1.5G"],
+        ["--env", "=x"],
+        ["--vmm", "xen"],
+    ] {
+        refused(w, &flags);
+    }
 }
 
 fn unknown_image(w: &World) {
@@ -100,14 +144,6 @@ fn missing_programs(w: &World) {
 }
 
 fn broken_kvm(w: &World) {
-    let info = std::fs::read_to_string("/proc/cpuinfo").expect("read cpuinfo");
-    let can = info
-        .split_whitespace()
-        .any(|flag| flag == "vmx" || flag == "svm");
-    if can {
-        eprintln!("errors-kvm-that-does-not-work: this CPU has virtualisation, nothing to see");
-        return;
-    }
     // Here `/dev/kvm` may even open; a stock kernel would hang under it.
     let refused = w
         .banger(["vm", "run", "--rm", "--vmm", "qemu-kvm", "--", "true"])

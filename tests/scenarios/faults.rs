@@ -7,16 +7,45 @@ use std::time::{Duration, Instant};
 use banger_tests::World;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, global, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("faults-neighbours-are-undisturbed", neighbours),
-    ("faults-agent-killed", agent_killed),
-    ("faults-client-vanishes", client_vanishes),
-    ("faults-nothing-grows", nothing_grows),
-    ("many-creates-at-once", many_creates),
-    ("many-names-race", name_races),
-    ("many-cycles-in-parallel", cycles),
+    pure(
+        "faults-neighbours-are-undisturbed",
+        "VMs beside one that dies notice nothing",
+        neighbours,
+    ),
+    pure(
+        "faults-agent-killed",
+        "an agent that is killed ends its VM",
+        agent_killed,
+    ),
+    pure(
+        "faults-client-vanishes",
+        "clients killed at random moments leave nothing half-done",
+        client_vanishes,
+    ),
+    global(
+        "faults-nothing-grows",
+        "a daemon that has seen many VMs is as small as before",
+        nothing_grows,
+    ),
+    global(
+        "many-creates-at-once",
+        "twenty creates at once all succeed",
+        many_creates,
+    ),
+    pure(
+        "many-names-race",
+        "one name has one winner, round after round",
+        name_races,
+    ),
+    global(
+        "many-cycles-in-parallel",
+        "sixteen whole lives side by side",
+        cycles,
+    ),
 ];
 
 /// Numbers that are the same in every run.
@@ -75,7 +104,7 @@ fn neighbours(w: &World) {
             // Gone by itself is as good.
             kill_process(pid, Signal::KILL).ok();
         }
-        eventually(Duration::from_secs(2), "the VM is stopped", || {
+        eventually(seconds(2), "the VM is stopped", || {
             w.vm("victim")["state"] == "stopped"
         });
         assert!(w.vm("victim")["reason"].is_string());
@@ -119,7 +148,7 @@ fn agent_killed(w: &World) {
     // Whatever the guest has left: an answer or a clear error, and soon.
     let begun = Instant::now();
     let asked = w.banger(["vm", "exec", "headless", "--", "true"]);
-    assert!(begun.elapsed() < Duration::from_secs(40));
+    assert!(begun.elapsed() < seconds(40));
     if asked.code() != 0 {
         asked.expect_code(125);
     }
@@ -198,7 +227,7 @@ fn settled(w: &World) {
     const QUIET: Duration = Duration::from_millis(500);
     let mut since = Instant::now();
     let mut before = w.vms();
-    eventually(Duration::from_secs(60), "nothing is under way", || {
+    eventually(seconds(60), "nothing is under way", || {
         let now = w.vms();
         let resting = now
             .iter()
@@ -244,7 +273,7 @@ fn nothing_grows(w: &World) {
         cycle(number);
     }
     let mut after = cost(pid);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + seconds(10);
     while after.0 > fds + 5 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
         after = cost(pid);
@@ -269,11 +298,7 @@ fn many_creates(w: &World) {
     // A list never waits for anything.
     let asked = Instant::now();
     drop(w.vms());
-    assert!(
-        asked.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < seconds(5), "{:?}", asked.elapsed());
     for create in creates {
         create.finish().ok();
     }

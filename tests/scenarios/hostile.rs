@@ -8,16 +8,41 @@ use std::time::{Duration, Instant};
 
 use banger_tests::{Finished, World};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("hostile-broken-frames", broken_frames),
-    ("hostile-names-and-text", names_and_text),
-    ("hostile-endings", endings),
-    ("hostile-floods", floods),
-    ("hostile-console-flood", console_flood),
-    ("hostile-silence", silence),
-    ("protocol-1-agent", protocol_1),
+    pure(
+        "hostile-broken-frames",
+        "a guest that lies about lengths is refused",
+        broken_frames,
+    ),
+    pure(
+        "hostile-names-and-text",
+        "no name of a guest reaches a terminal or leaves its directory",
+        names_and_text,
+    ),
+    pure(
+        "hostile-endings",
+        "a guest that ends early is an error",
+        endings,
+    ),
+    pure(
+        "hostile-floods",
+        "a flood of output takes bounded memory",
+        floods,
+    ),
+    pure(
+        "hostile-console-flood",
+        "the console log is bounded",
+        console_flood,
+    ),
+    pure(
+        "hostile-silence",
+        "a guest that falls silent is given up",
+        silence,
+    ),
+    pure("protocol-1-agent", "an older agent still works", protocol_1),
 ];
 
 /// Boots `bad` with an agent that misbehaves in this way.
@@ -60,11 +85,7 @@ fn check(done: Finished, what: &str) -> Finished {
             "{what}: {text:?}"
         );
     }
-    assert!(
-        done.took < Duration::from_secs(45),
-        "{what}: {:?}",
-        done.took
-    );
+    assert!(done.took < seconds(45), "{what}: {:?}", done.took);
     done
 }
 
@@ -199,7 +220,7 @@ fn floods(w: &World) {
     let exec = w.start(["vm", "exec", "bad", "--", "true"]);
     let begun = Instant::now();
     let mut most = 0;
-    while begun.elapsed() < Duration::from_secs(3) {
+    while begun.elapsed() < seconds(3) {
         most = most.max(memory_of(exec.pid()));
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -210,7 +231,7 @@ fn floods(w: &World) {
     let begun = Instant::now();
     w.banger(["vm", "kill", "bad"]).ok();
     exec.finish();
-    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(begun.elapsed() < seconds(15));
     end(w);
 }
 
@@ -259,7 +280,7 @@ fn silence(w: &World) {
     // Stopping asks the agent first, and does without it then.
     let begun = Instant::now();
     w.banger(["vm", "stop", "bad"]).ok();
-    assert!(begun.elapsed() < Duration::from_secs(100));
+    assert!(begun.elapsed() < seconds(100));
     assert_eq!(w.vm("bad")["state"], "stopped");
     end(w);
 }

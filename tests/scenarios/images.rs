@@ -3,21 +3,57 @@
 //! Each of these starts from an empty state directory, as on a fresh machine.
 
 use std::fs;
-use std::time::Duration;
 
 use banger_tests::proxy::FailingProxy;
 use banger_tests::{Running, World, eventually};
 use rustix::process::{Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, shared};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("image-two-runs-build-once", build_once),
-    ("image-ctrl-c-during-bootstrap", ctrl_c),
-    ("image-daemon-killed-during-bootstrap", daemon_killed),
-    ("image-no-space-for-bootstrap", no_space),
-    ("image-archive-unreachable", unreachable),
-    ("image-archive-fails-half-way", fails_half_way),
+    shared(
+        "image-two-runs-build-once",
+        "two first runs build one image",
+        build_once,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
+    shared(
+        "image-ctrl-c-during-bootstrap",
+        "Ctrl-C during the first pull leaves nothing",
+        ctrl_c,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
+    shared(
+        "image-daemon-killed-during-bootstrap",
+        "a daemon killed during the first pull leaves nothing",
+        daemon_killed,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
+    shared(
+        "image-no-space-for-bootstrap",
+        "an image that does not fit is refused first",
+        no_space,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
+    shared(
+        "image-archive-unreachable",
+        "an archive that cannot be reached is named",
+        unreachable,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
+    shared(
+        "image-archive-fails-half-way",
+        "an archive that fails half-way is named",
+        fails_half_way,
+    )
+    .on_bare_ground()
+    .needs(&[Need::PackageArchive]),
 ];
 
 fn build_once(w: &World) {
@@ -77,15 +113,11 @@ fn daemon_killed(w: &World) {
     kill_process(pid, Signal::KILL).expect("kill the daemon");
     pull.finish().expect_code(1);
     let state = w.state();
-    eventually(
-        Duration::from_secs(5),
-        "the bootstrap ends with the daemon",
-        || {
-            banger_tests::oracle::world_leaks(&state.join("images"), &state.join("kernels"))
-                .iter()
-                .all(|leak| !leak.starts_with("process") && !leak.starts_with("mount"))
-        },
-    );
+    eventually(seconds(5), "the bootstrap ends with the daemon", || {
+        banger_tests::oracle::world_leaks(&state.join("images"), &state.join("kernels"))
+            .iter()
+            .all(|leak| !leak.starts_with("process") && !leak.starts_with("mount"))
+    });
     // The next daemon clears what is left of it.
     assert_eq!(
         w.banger(["image", "list", "--output", "json"])

@@ -6,13 +6,30 @@ use std::process::Command;
 
 use banger_tests::World;
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure, shared};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("kernel-modules-in-the-guest", modules_in_the_guest),
-    ("kernel-import-boots", import_boots),
-    ("kernel-import-refusals", import_refusals),
-    ("kernel-pulls-download-once", pulls_download_once),
+    pure(
+        "kernel-modules-in-the-guest",
+        "every module loads in the guest",
+        modules_in_the_guest,
+    ),
+    pure(
+        "kernel-import-boots",
+        "a kernel of one's own boots, with its modules and initrd",
+        import_boots,
+    ),
+    pure(
+        "kernel-import-refusals",
+        "a kernel that cannot work is refused with what it lacks",
+        import_refusals,
+    ),
+    shared(
+        "kernel-pulls-download-once",
+        "three pulls of a kernel download it once",
+        pulls_download_once,
+    )
+    .needs(&[Need::PackageArchive]),
 ];
 
 const DEFAULT: &str = "debian-bookworm";

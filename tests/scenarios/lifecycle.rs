@@ -5,20 +5,87 @@ use std::time::Duration;
 use banger_tests::{World, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("stop-keeps-data", stop_keeps_data),
-    ("start-gives-a-new-boot-id", new_boot_id),
-    ("verbs-look-up-names", names),
-    ("exec-refuses-a-stopped-vm", exec_stopped),
-    ("delete-leaves-no-trace", delete_leaves_nothing),
-    ("guest-powers-itself-off", guest_poweroff),
-    ("vmm-killed", vmm_killed),
-    ("vsock-program-killed", vsock_killed),
-    ("name-race-has-one-winner", name_race),
-    ("runs-side-by-side", side_by_side),
+    pure(
+        "lifecycle",
+        "a VM's life from create to delete, and its state at every step",
+        lifecycle,
+    ),
+    pure(
+        "stop-keeps-data",
+        "what was written before a stop is there after the start",
+        stop_keeps_data,
+    ),
+    pure(
+        "start-gives-a-new-boot-id",
+        "a start is a new boot, and starting twice is one",
+        new_boot_id,
+    ),
+    pure(
+        "verbs-look-up-names",
+        "a VM is found by name, prefix and id",
+        names,
+    ),
+    pure(
+        "exec-refuses-a-stopped-vm",
+        "exec in a stopped VM says how to start it",
+        exec_stopped,
+    ),
+    pure(
+        "delete-leaves-no-trace",
+        "a deleted VM leaves no process and no file",
+        delete_leaves_nothing,
+    ),
+    pure(
+        "guest-powers-itself-off",
+        "a guest that powers itself off is stopped",
+        guest_poweroff,
+    ),
+    pure(
+        "vmm-killed",
+        "a VMM that is killed is noticed at once",
+        vmm_killed,
+    ),
+    pure(
+        "vsock-program-killed",
+        "a vsock program that is killed is noticed at once",
+        vsock_killed,
+    )
+    .needs(&[Need::Qemu]),
+    pure(
+        "name-race-has-one-winner",
+        "of two creates with one name one succeeds",
+        name_race,
+    ),
+    pure(
+        "concurrent-runs",
+        "runs side by side do not mix",
+        side_by_side,
+    ),
 ];
+
+fn lifecycle(w: &World) {
+    let state = |expected: &str| {
+        assert_eq!(w.vms(), [("box".to_owned(), expected.to_owned())]);
+        assert_eq!(w.vm("box")["state"], expected);
+    };
+    w.banger(["vm", "create", "--no-start", "--name", "box"])
+        .ok();
+    state("stopped");
+    w.banger(["vm", "start", "box"]).ok();
+    state("running");
+    let said = w.banger(["vm", "exec", "box", "--", "echo", "hello"]).ok();
+    assert_eq!(said.out(), "hello\n");
+    w.banger(["vm", "stop", "box"]).ok();
+    state("stopped");
+    w.banger(["vm", "start", "box"]).ok();
+    // One that runs is deleted, too.
+    w.banger(["vm", "delete", "box"]).ok();
+    assert_eq!(w.vms(), []);
+}
 
 fn stop_keeps_data(w: &World) {
     w.banger(["vm", "run", "-d", "--name", "keep"]).ok();
@@ -137,7 +204,7 @@ fn guest_poweroff(w: &World) {
         .ok();
     // The session may or may not outlive its guest.
     w.banger(["vm", "exec", "off", "--", "systemctl", "poweroff"]);
-    eventually(Duration::from_secs(60), "the VM is stopped", || {
+    eventually(seconds(60), "the VM is stopped", || {
         w.vms() == [("off".into(), "stopped".into())]
     });
     w.banger(["vm", "start", "off"]).ok();
@@ -161,7 +228,7 @@ fn vmm_killed(w: &World) {
     ]);
     session.wait_for_stderr("up");
     kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("kill the VMM");
-    eventually(Duration::from_secs(2), "the VM is stopped", || {
+    eventually(seconds(2), "the VM is stopped", || {
         w.vm("victim")["state"] == "stopped"
     });
     assert!(w.vm("victim")["reason"].is_string(), "the reason is said");
@@ -192,7 +259,7 @@ fn vsock_killed(w: &World) {
         }
     }
     assert!(killed, "found the vsock program");
-    eventually(Duration::from_secs(2), "the VM is stopped", || {
+    eventually(seconds(2), "the VM is stopped", || {
         w.vm("deaf")["state"] == "stopped"
     });
     w.banger(["vm", "delete", "deaf"]).ok();

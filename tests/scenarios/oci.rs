@@ -9,15 +9,53 @@ use banger_tests::registry::{Registry, archive, layout, script, small_root};
 use banger_tests::{Running, World};
 use serde_json::{Value, json};
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure};
+use banger_tests::seconds;
+
+/// What makes and serves the images.
+const OCI: &[Need] = &[
+    Need::Program("docker-registry"),
+    Need::Program("skopeo"),
+    Need::Program("busybox"),
+];
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("oci-runs-like-docker", runs_like_docker),
-    ("oci-pulls-download-once", download_once),
-    ("oci-pull-ends-at-any-step", pull_ends_at_any_step),
-    ("oci-load-from-stdin", load_from_stdin),
-    ("oci-register-delete-prune", register_delete_prune),
-    ("oci-promote", promote),
+    pure(
+        "oci-image",
+        "an image from a registry runs as docker would run it",
+        runs_like_docker,
+    )
+    .needs(OCI),
+    pure(
+        "oci-pulls-download-once",
+        "pulls at once download each layer once",
+        download_once,
+    )
+    .needs(OCI),
+    pure(
+        "oci-pull-ends-at-any-step",
+        "a pull that ends at any step leaves a whole image or none",
+        pull_ends_at_any_step,
+    )
+    .needs(OCI),
+    pure(
+        "oci-load-from-stdin",
+        "an archive of an image is loaded from a pipe",
+        load_from_stdin,
+    )
+    .needs(OCI),
+    pure(
+        "oci-register-delete-prune",
+        "images of one's own come, go and are pruned",
+        register_delete_prune,
+    )
+    .needs(OCI),
+    pure(
+        "image-promote",
+        "a VM becomes an image that others start from",
+        promote,
+    )
+    .needs(OCI),
 ];
 
 /// An image with everything in its config, made in the world's directory.
@@ -123,11 +161,9 @@ fn runs_like_docker(w: &World) {
     };
     let before = objects();
     w.banger(["vm", "delete", "box"]).ok();
-    banger_tests::eventually(
-        std::time::Duration::from_secs(5),
-        "the image goes with its last machine",
-        || objects() == before - 1,
-    );
+    banger_tests::eventually(seconds(5), "the image goes with its last machine", || {
+        objects() == before - 1
+    });
 }
 
 fn download_once(w: &World) {

@@ -6,19 +6,39 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use banger_tests::{Running, World};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("reach-cp-files", cp_files),
-    ("reach-cp-trees", cp_trees),
-    ("reach-cp-refusals", cp_refusals),
-    ("reach-forward", forward),
-    ("reach-ssh-login", ssh),
-    ("reach-ssh-config", ssh_config),
+    pure("cp", "files are copied in and out, byte for byte", cp_files),
+    pure(
+        "reach-cp-trees",
+        "trees keep their modes, times and links",
+        cp_trees,
+    ),
+    pure(
+        "reach-cp-refusals",
+        "a copy that cannot be is refused with its reason",
+        cp_refusals,
+    ),
+    pure(
+        "forward",
+        "a port of the host leads into the guest",
+        forward,
+    ),
+    pure(
+        "ssh",
+        "ssh works with a host key that is known beforehand",
+        ssh,
+    ),
+    pure(
+        "ssh-config",
+        "scp, sftp, rsync and git work over the ssh configuration",
+        ssh_config,
+    ),
 ];
 
 fn exec(w: &World, vm: &str, script: &str) -> String {
@@ -226,7 +246,7 @@ const SERVER: &str = "import socket,threading\n\
 fn ask(port: u16, question: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(seconds(60)))
         .expect("a timeout");
     stream.write_all(question).expect("ask");
     stream.shutdown(std::net::Shutdown::Write).expect("end");

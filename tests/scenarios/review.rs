@@ -2,22 +2,45 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use banger_tests::pty::Terminal;
 use banger_tests::repository::HostRepository;
-use banger_tests::{World, eventually};
+use banger_tests::{World, eventually, seconds};
 
-use crate::Scenario;
 use crate::workspace::path;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("review-view-and-keep", keep),
-    ("review-applied", apply),
-    ("review-apply-refused", refused),
-    ("review-discard", discard),
-    ("review-answered-ahead", ahead),
-    ("review-nobody-answers", nobody),
+    pure(
+        "review-view-and-keep",
+        "changes are shown, and kept by default",
+        keep,
+    ),
+    pure(
+        "review-applied",
+        "changes are applied all or not at all",
+        apply,
+    ),
+    pure(
+        "review-apply-refused",
+        "changes that do not fit are kept",
+        refused,
+    ),
+    pure(
+        "review-discard",
+        "changes are thrown away when that is asked for",
+        discard,
+    ),
+    pure(
+        "review-answered-ahead",
+        "the answer can be given with the command",
+        ahead,
+    ),
+    pure(
+        "review-nobody-answers",
+        "without an answer the changes are kept, and nothing is lost",
+        nobody,
+    ),
 ];
 
 const QUESTION: &str = "[d]iscard? [k] ";
@@ -169,7 +192,7 @@ fn nobody(w: &World) {
     t.expect(QUESTION);
     let code = t.close();
     assert!([3, 129].contains(&code), "{code}");
-    eventually(Duration::from_secs(120), "it is gone", || {
+    eventually(seconds(120), "it is gone", || {
         w.vms().is_empty()
     });
     match host.saved().first() {

@@ -5,19 +5,51 @@ use std::os::unix::ffi::OsStringExt;
 
 use banger_tests::World;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("run-prints-the-output", bare_run),
-    ("run-returns-the-exit-code", exit_code),
-    ("run-passes-argv-exactly", argv_exact),
-    ("run-env-user-workdir", env_user_workdir),
-    ("run-detached", detached),
-    ("run-waits-for-boot", wait_for_boot),
-    ("run-without-nat-has-no-network", no_network),
-    ("run-with-nat-reaches-the-host", nat),
-    ("run-sizes-reach-the-guest", sizes),
-    ("run-identity", identity),
+    pure(
+        "bare-run",
+        "a command runs in a fresh VM, and its output arrives",
+        bare_run,
+    ),
+    pure("exit-code", "the exit code is the command's own", exit_code),
+    pure("argv-exact", "arguments arrive byte for byte", argv_exact),
+    pure(
+        "run-env-user-workdir",
+        "variables, user and directory are as asked",
+        env_user_workdir,
+    ),
+    pure(
+        "detach-run",
+        "a detached VM stays and prints its name",
+        detached,
+    ),
+    pure(
+        "run-waits-for-boot",
+        "`--wait-for boot` waits for the init system",
+        wait_for_boot,
+    ),
+    pure(
+        "run-without-nat-has-no-network",
+        "without `--nat` there is no network",
+        no_network,
+    ),
+    pure(
+        "run-with-nat-reaches-the-host",
+        "with `--nat` the guest reaches out",
+        nat,
+    ),
+    pure(
+        "run-sizes-reach-the-guest",
+        "processors, memory and disk are as asked",
+        sizes,
+    ),
+    pure(
+        "run-identity",
+        "every VM has a name and keys of its own",
+        identity,
+    ),
 ];
 
 fn bare_run(w: &World) {

@@ -1,20 +1,43 @@
 //! Ctrl-C, SIGTERM, closed terminals: forwarded to the command, and `--rm` on every way out.
 
-use std::time::Duration;
-
 use banger_tests::pty::Terminal;
 use banger_tests::{World, eventually};
 use rustix::process::Signal;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("signals-reach-the-command", forwarded),
-    ("signals-rm-on-every-way-out", rm_on_signals),
-    ("signals-rm-on-sigkill", rm_on_sigkill),
-    ("signals-rm-on-closed-terminal", rm_on_closed_terminal),
-    ("signals-rm-on-closed-pipe", rm_on_closed_pipe),
-    ("signals-ctrl-c-during-boot", ctrl_c_during_boot),
+    pure(
+        "signals-reach-the-command",
+        "signals are passed to the command",
+        forwarded,
+    ),
+    pure(
+        "signals-rm-on-every-way-out",
+        "`--rm` holds on Ctrl-C, SIGTERM and SIGHUP",
+        rm_on_signals,
+    ),
+    pure(
+        "signals-rm-on-sigkill",
+        "`--rm` holds when the client is killed",
+        rm_on_sigkill,
+    ),
+    pure(
+        "signals-rm-on-closed-terminal",
+        "`--rm` holds when the terminal closes",
+        rm_on_closed_terminal,
+    ),
+    pure(
+        "signals-rm-on-closed-pipe",
+        "`--rm` holds when nobody reads the output",
+        rm_on_closed_pipe,
+    ),
+    pure(
+        "signals-ctrl-c-during-boot",
+        "Ctrl-C during the boot ends it",
+        ctrl_c_during_boot,
+    ),
 ];
 
 const FOREVER: &str = "echo up >&2; while :; do sleep 0.1; done";
@@ -59,20 +82,16 @@ fn rm_on_sigkill(w: &World) {
     session.wait_for_stderr("up");
     session.signal(Signal::KILL);
     session.finish().expect_code(137);
-    eventually(
-        Duration::from_secs(10),
-        "the VM of a killed client is deleted",
-        || w.vms().is_empty(),
-    );
+    eventually(seconds(10), "the VM of a killed client is deleted", || {
+        w.vms().is_empty()
+    });
 }
 
 fn rm_on_closed_terminal(w: &World) {
     let mut t = Terminal::start(w.banger_command(["vm", "run", "--rm", "--name", "window"]));
     t.expect("root@window");
     t.close();
-    eventually(Duration::from_secs(10), "the VM is deleted", || {
-        w.vms().is_empty()
-    });
+    eventually(seconds(10), "the VM is deleted", || w.vms().is_empty());
 }
 
 fn rm_on_closed_pipe(w: &World) {

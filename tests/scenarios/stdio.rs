@@ -5,14 +5,30 @@ use std::process::Stdio;
 use banger_tests::World;
 use sha2::{Digest, Sha256};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("stdio-is-byte-exact", binary),
-    ("stdio-is-separate", separate),
-    ("stdio-ends", ends),
-    ("stdio-closed-pipe", closed_pipe),
-    ("stdio-many-at-once", many_at_once),
+    pure(
+        "stdio-binary",
+        "input and output are byte-exact, megabytes of them",
+        binary,
+    ),
+    pure(
+        "stdio-is-separate",
+        "output and errors stay apart",
+        separate,
+    ),
+    pure("stdio-ends", "the end of input reaches the command", ends),
+    pure(
+        "stdio-closed-pipe",
+        "a reader that goes away ends the command",
+        closed_pipe,
+    ),
+    pure(
+        "stdio-many-at-once",
+        "many sessions at once do not mix",
+        many_at_once,
+    ),
 ];
 
 /// Bytes that look random and are the same in every run (a 64-bit linear congruence).

@@ -7,15 +7,39 @@ use std::path::PathBuf;
 use banger_tests::World;
 use banger_tests::repository::HostRepository;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("sync-files", files),
-    ("sync-trouble-is-a-warning", trouble),
-    ("sync-git-identity", git_identity),
-    ("sync-env-file", env_file),
-    ("sync-tools-need-a-network", tools),
-    ("sync-tools-bootstrap", bootstrap),
+    pure(
+        "file-sync",
+        "the user's files are in the guest before its first command",
+        files,
+    ),
+    pure(
+        "sync-trouble-is-a-warning",
+        "what cannot be copied is a warning with its reason",
+        trouble,
+    ),
+    pure(
+        "sync-git-identity",
+        "git in the guest knows the user",
+        git_identity,
+    ),
+    pure(
+        "sync-env-file",
+        "variables from a file, as docker reads it",
+        env_file,
+    ),
+    pure(
+        "bootstrap-precondition",
+        "a repository's tools without a network are refused before anything is made",
+        tools,
+    ),
+    pure(
+        "sync-tools-bootstrap",
+        "a repository's tools are installed before the command",
+        bootstrap,
+    ),
 ];
 
 fn home(w: &World, path: &str) -> PathBuf {

@@ -2,22 +2,48 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banger_tests::repository::HostRepository;
 use banger_tests::{Finished, Running, World, eventually};
 use rustix::process::{Signal, kill_process};
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
+
 use crate::workspace::path;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("teardown-saves-what-runs", running),
-    ("teardown-saves-what-is-stopped", stopped),
-    ("teardown-saves-on-every-way-out", ways_out),
-    ("teardown-keeps-what-cannot-be-saved", cannot_be_saved),
-    ("teardown-outlives-the-daemon", daemon_killed),
-    ("teardown-is-not-delayed-by-a-copy", long_copy),
+    pure(
+        "teardown-saves-work",
+        "work that was not exported is saved before its VM is deleted",
+        running,
+    ),
+    pure(
+        "teardown-saves-what-is-stopped",
+        "so it is when the VM is stopped",
+        stopped,
+    ),
+    pure(
+        "teardown-saves-on-every-way-out",
+        "so it is by `--rm`, on every way out",
+        ways_out,
+    ),
+    pure(
+        "teardown-keeps-what-cannot-be-saved",
+        "what cannot be saved is not deleted",
+        cannot_be_saved,
+    ),
+    pure(
+        "teardown-outlives-the-daemon",
+        "a daemon that dies while it saves loses nothing",
+        daemon_killed,
+    ),
+    pure(
+        "teardown-is-not-delayed-by-a-copy",
+        "a delete does not wait for a copy",
+        long_copy,
+    ),
 ];
 
 /// Changes, makes and deletes a file each.
@@ -197,9 +223,7 @@ fn ways_out(w: &World) {
             code => code.parse().expect("a number"),
         };
         let done = done.expect_code(code);
-        eventually(Duration::from_secs(120), "it is gone", || {
-            w.vms().is_empty()
-        });
+        eventually(seconds(120), "it is gone", || w.vms().is_empty());
         assert_eq!(repository.saved().len(), number + 1, "{way}");
         if way != "KILL" {
             bring_back(&done.err());
@@ -282,11 +306,7 @@ fn cannot_be_saved(w: &World) {
     let mut delete = w.start(["vm", "delete", "hung"]);
     delete.wait_for_stderr("saving work of hung");
     let done = delete.finish().expect_code(1);
-    assert!(
-        begun.elapsed() < Duration::from_secs(90),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < seconds(90), "{:?}", begun.elapsed());
     assert!(done.err().contains("--discard hung"), "{}", done.err());
     assert_eq!(w.vm("hung")["state"], "running");
     // Who does not want the work need not wait for it.
@@ -309,7 +329,7 @@ fn daemon_killed(w: &World) {
     with_work(w, "box", &repository);
     let boot = w.vm("box")["boot_id"].clone();
     let rests = |state: &str, step: u32| {
-        eventually(Duration::from_secs(60), "it is what it was", || {
+        eventually(seconds(60), "it is what it was", || {
             w.vm("box")["state"] == state
         });
         eprintln!("it is {state} after a daemon that ended at step {step}");
@@ -347,7 +367,7 @@ fn long_copy(w: &World) {
     w.banger(["vm", "run", "-d", "--name", "box"]).ok();
     let mut copy = w.start(["vm", "workspace", "prepare", "box", path(&repository)]);
     copy.wait_for_stderr("copying ");
-    eventually(Duration::from_secs(30), "the copy has begun", || {
+    eventually(seconds(30), "the copy has begun", || {
         w.vm("box")["workspace"]["complete"] == false
     });
     let begun = Instant::now();
@@ -361,6 +381,6 @@ fn long_copy(w: &World) {
         "during a copy: list {listed:?}, delete {deleted:?}; the copy: {}",
         done.err()
     );
-    assert!(listed < Duration::from_secs(1), "{listed:?}");
-    assert!(deleted < Duration::from_secs(10), "{deleted:?}");
+    assert!(listed < seconds(1), "{listed:?}");
+    assert!(deleted < seconds(10), "{deleted:?}");
 }

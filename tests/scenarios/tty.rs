@@ -3,12 +3,24 @@
 use banger_tests::World;
 use banger_tests::pty::Terminal;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("tty-shell", shell),
-    ("tty-job-control", job_control),
-    ("tty-restores-the-terminal", restore),
+    pure(
+        "tty",
+        "a shell on a terminal, with its size and colours",
+        shell,
+    ),
+    pure(
+        "tty-job-control",
+        "Ctrl-Z and Ctrl-C on a terminal",
+        job_control,
+    ),
+    pure(
+        "tty-restores-the-terminal",
+        "the terminal is as before, however the session ends",
+        restore,
+    ),
 ];
 
 fn shell(w: &World) {

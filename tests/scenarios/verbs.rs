@@ -1,20 +1,41 @@
 //! The verbs of a VM's life beyond create, start, stop and delete.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banger_tests::World;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("verbs-restart", restart),
-    ("verbs-kill", kill),
-    ("verbs-set", set),
-    ("verbs-prune", prune),
-    ("verbs-several-names", several),
-    ("verbs-logs", logs),
-    ("verbs-stats-and-ports", stats_and_ports),
-    ("verbs-json-everywhere", json),
+    pure(
+        "restart-boot-id",
+        "a restart is another boot, and keeps the data",
+        restart,
+    ),
+    pure(
+        "kill-signal",
+        "kill ends a VM with any of the signals it takes",
+        kill,
+    ),
+    pure(
+        "set-vcpu",
+        "set changes processors, memory, disk and network of a stopped VM",
+        set,
+    ),
+    pure("prune", "prune deletes stopped VMs and no other", prune),
+    pure(
+        "several-names",
+        "verbs take several names, and one mistake stops none of the others",
+        several,
+    ),
+    pure("logs", "logs of VMs and of the daemon, from the end", logs),
+    pure(
+        "ports",
+        "what listens in a guest, and what it uses",
+        stats_and_ports,
+    ),
+    pure("json-contract", "every command speaks JSON", json),
 ];
 
 fn exec(w: &World, vm: &str, script: &str) -> String {
@@ -55,7 +76,7 @@ fn kill(w: &World) {
         }
         let begun = Instant::now();
         w.banger(&args).ok();
-        assert!(begun.elapsed() < Duration::from_secs(15), "{signal}");
+        assert!(begun.elapsed() < seconds(15), "{signal}");
         let vm = w.vm("victim");
         assert_eq!(vm["state"], "stopped", "{signal}: not an error");
         assert!(
@@ -182,7 +203,7 @@ fn several(w: &World) {
         .banger(["vm", "start", "one", "nobody", "two", "three"])
         .expect_code(1);
     assert!(done.err().contains("nobody"), "{}", done.err());
-    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(begun.elapsed() < seconds(60));
     for name in ["one", "two", "three"] {
         assert_eq!(w.vm(name)["state"], "running", "{name}");
     }

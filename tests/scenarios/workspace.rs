@@ -3,15 +3,50 @@
 use banger_tests::World;
 use banger_tests::repository::HostRepository;
 
-use crate::Scenario;
+use banger_tests::scenario::{Scenario, pure};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("workspace-run", run),
-    ("workspace-dry-run", dry_run),
-    ("workspace-round-trip", round_trip),
-    ("workspace-modes", modes),
-    ("workspace-exec-drift", drift),
-    ("workspace-refusals", refusals),
+    pure(
+        "workspace-include-untracked",
+        "files git does not know come along when asked, ignored ones never",
+        untracked,
+    ),
+    pure(
+        "workspace-full-copy",
+        "a full copy has the whole history, and one without files none of them",
+        modes,
+    ),
+    pure(
+        "workspace-restart",
+        "a workspace and its edits outlive a restart",
+        restart,
+    ),
+    pure(
+        "workspace-run",
+        "a repository is in the guest before the command",
+        run,
+    ),
+    pure(
+        "workspace-dryrun",
+        "a dry run lists what would be copied, without a daemon",
+        dry_run,
+    ),
+    pure(
+        "workspace-export",
+        "an export applied to a clean checkout gives the guest's tree",
+        round_trip,
+    )
+    .also(&["workspace-export-base-commit"]),
+    pure(
+        "vm-exec-drift",
+        "exec says when the repository has moved on, and copies it again",
+        drift,
+    ),
+    pure(
+        "workspace-refusals",
+        "what cannot be copied is refused before anything is made",
+        refusals,
+    ),
 ];
 
 /// Edits of every kind, as a person in the guest makes them.
@@ -98,6 +133,39 @@ fn run(w: &World) {
         .ok();
     assert_eq!(done.out(), "/tmp\n");
     w.banger(["vm", "delete", "kept"]).ok();
+    assert_eq!(host.fingerprint(), before);
+}
+
+fn untracked(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    host.write("untracked", b"u\n");
+    host.write("ignored", b"i\n");
+    let words = ["vm", "run", path(&host), "--rm", "--include-untracked"];
+    let list = [
+        "--",
+        "sh",
+        "-c",
+        "cat untracked; test ! -e ignored; git status --short",
+    ];
+    let done = w.banger(words.iter().chain(&list)).ok();
+    assert_eq!(done.out(), "u\n?? untracked\n");
+}
+
+fn restart(w: &World) {
+    let host = HostRepository::small(w, "repo");
+    let before = host.fingerprint();
+    w.banger(["vm", "run", path(&host), "-d", "--name", "again"])
+        .ok();
+    guest(w, "again", "echo guest >> a.txt");
+    w.banger(["vm", "restart", "again"]).ok();
+    assert_eq!(
+        guest(w, "again", "pwd; cat a.txt"),
+        "/root/repo\none\ntwo\nguest\n"
+    );
+    let patch = w.banger(["vm", "workspace", "export", "again"]).ok();
+    assert!(patch.out().contains("\n+guest\n"), "{}", patch.out());
+    w.banger(["vm", "delete", "again"]).ok();
+    // The work was exported, so nothing had to be saved.
     assert_eq!(host.fingerprint(), before);
 }
 

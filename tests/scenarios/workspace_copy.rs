@@ -7,19 +7,30 @@ use banger_tests::repository::HostRepository;
 use banger_tests::{Running, World};
 use rustix::process::Signal;
 
-use crate::Scenario;
 use crate::workspace::{guest, path};
+use banger_tests::scenario::{Scenario, pure};
+use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("copy-takes-turns", turns),
-    ("copy-disk-full", disk_full),
-    ("copy-given-up", given_up),
+    pure("copy-takes-turns", "copies into one VM take turns", turns),
+    pure(
+        "copy-disk-full",
+        "a copy that does not fit leaves the old one",
+        disk_full,
+    ),
+    pure(
+        "copy-given-up",
+        "a copy that is given up leaves the old one",
+        given_up,
+    ),
 ];
 
 /// More than a socket and its buffers hold, in bytes.
 const LARGE: usize = 64 << 20;
 /// How long a copy may go on that nobody waits for any more, on a machine that is busy.
-const PROMPT: Duration = Duration::from_secs(10);
+fn prompt() -> Duration {
+    seconds(10)
+}
 
 /// Bytes that do not compress.
 fn noise(length: usize) -> Vec<u8> {
@@ -103,7 +114,7 @@ fn given_up(w: &World) {
         let begun = Instant::now();
         let done = copy.finish().expect_code(1);
         let took = begun.elapsed();
-        assert!(took < PROMPT, "it went on for {took:?}");
+        assert!(took < prompt(), "it went on for {took:?}");
         let err = done.err();
         assert!(why.iter().any(|why| err.contains(why)), "{err}");
         assert!(err.contains("while the repository was copied"), "{err}");

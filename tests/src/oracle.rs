@@ -41,10 +41,15 @@ fn processes() -> Vec<(Pid, Vec<u8>)> {
     found
 }
 
+/// Whether a line names one of these paths or something below it. A path that only begins like
+/// one is another scenario's.
 fn mentions(line: &[u8], paths: &[&Path]) -> bool {
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
     paths.iter().any(|path| {
         let path = path.as_os_str().as_bytes();
-        line.windows(path.len()).any(|window| window == path)
+        line.windows(path.len())
+            .enumerate()
+            .any(|(at, window)| window == path && !line.get(at + path.len()).is_some_and(goes_on))
     })
 }
 
@@ -181,5 +186,26 @@ impl Snapshot {
             .difference(&self.0)
             .map(|item| format!("new: {item}"));
         gone.chain(new).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_begins_like_another_is_another() {
+        let ssh = [Path::new("/ground/ssh")];
+        for ours in [
+            "qemu -name guest=/ground/ssh/state",
+            "/ground/ssh",
+            "a /ground/ssh-config b /ground/ssh",
+            "file=/ground/ssh,format=raw",
+        ] {
+            assert!(mentions(ours.as_bytes(), &ssh), "{ours}");
+        }
+        for other in ["/ground/ssh-config/state", "/ground/ssh2", "/ground/ss"] {
+            assert!(!mentions(other.as_bytes(), &ssh), "{other}");
+        }
     }
 }

@@ -10,6 +10,8 @@ pub struct Scenario {
     /// A valid VM name, and no other scenario's begins with it: the leak check looks for it in
     /// paths.
     pub name: &'static str,
+    /// Names it is found by as well, of things it shows besides.
+    pub also: &'static [&'static str],
     /// One line on what it shows.
     pub about: &'static str,
     /// What it may run beside.
@@ -57,7 +59,8 @@ pub enum Need {
     FullSpeed,
     /// Somebody who asks for it by its name: it takes minutes.
     ToBeNamed,
-    /// This program on the host.
+    /// This program on the host, where none can be installed. Elsewhere it must be there:
+    /// `scripts/install-deps` installs it.
     Program(&'static str),
 }
 
@@ -74,12 +77,65 @@ pub struct Place {
     pub named: Vec<String>,
 }
 
+/// A scenario that may run beside anything.
+pub const fn pure(name: &'static str, about: &'static str, body: fn(&World)) -> Scenario {
+    Scenario {
+        name,
+        also: &[],
+        about,
+        class: Class::Pure,
+        needs: &[],
+        ground: World::new,
+        body,
+    }
+}
+
+/// A scenario that may run beside anything but its like.
+pub const fn shared(name: &'static str, about: &'static str, body: fn(&World)) -> Scenario {
+    Scenario {
+        class: Class::SharedRepo,
+        ..pure(name, about, body)
+    }
+}
+
+/// A scenario that runs alone.
+pub const fn global(name: &'static str, about: &'static str, body: fn(&World)) -> Scenario {
+    Scenario {
+        class: Class::Global,
+        ..pure(name, about, body)
+    }
+}
+
 impl Scenario {
+    /// The same under these names, too.
+    pub const fn also(self, also: &'static [&'static str]) -> Scenario {
+        Scenario { also, ..self }
+    }
+
+    /// The same where these needs are met.
+    pub const fn needs(self, needs: &'static [Need]) -> Scenario {
+        Scenario { needs, ..self }
+    }
+
+    /// The same in a world without image and kernel, as on a fresh machine.
+    pub const fn on_bare_ground(self) -> Scenario {
+        Scenario {
+            ground: World::empty,
+            ..self
+        }
+    }
+
+    /// Whether it is meant by this name, in which `_` is as good as `-`.
+    pub fn is_called(&self, name: &str) -> bool {
+        let name = name.replace('_', "-");
+        self.name == name || self.also.contains(&name.as_str())
+    }
+
     /// Why it cannot run here, if it cannot.
     pub fn unmet(&self, place: &Place) -> Option<String> {
         self.needs.iter().find_map(|need| match need {
             Need::ToBeNamed => {
-                let named = place.named.iter().any(|name| name == self.name);
+                let named = place.named.iter().any(|name| self.is_called(name));
                 (!named).then(|| "it runs when it is asked for by its name".to_owned())
             }
             need => need.unmet(place),
@@ -105,10 +161,13 @@ impl Need {
             Need::FullSpeed => {
                 (place.slower > 1).then(|| format!("this place is {} times slower", place.slower))
             }
-            Need::Program(name) => crate::world::search_path()
-                .split(':')
-                .all(|dir| !Path::new(dir).join(name).is_file())
-                .then(|| format!("`{name}` is not installed")),
+            Need::Program(name) => {
+                let path = crate::world::search_path();
+                let found = path
+                    .split(':')
+                    .any(|dir| Path::new(dir).join(name).exists());
+                (place.offline && !found).then(|| format!("`{name}` is not installed"))
+            }
         }
     }
 }
@@ -134,7 +193,19 @@ mod tests {
             assert!(need.unmet(&lab).is_some(), "{need:?}");
         }
         assert_eq!(Need::Program("sh").unmet(&lab), None);
-        let missing = Need::Program("no-such-program").unmet(&here);
+        assert_eq!(Need::Program("no-such-program").unmet(&here), None);
+        let missing = Need::Program("no-such-program").unmet(&lab);
         assert_eq!(missing.unwrap(), "`no-such-program` is not installed");
+    }
+
+    #[test]
+    fn one_that_takes_minutes_waits_to_be_named() {
+        let long = pure("takes-long", "", |_| {}).needs(&[Need::ToBeNamed]);
+        let named = |name: &str| Place {
+            named: vec![name.to_owned()],
+            ..Place::default()
+        };
+        assert!(long.unmet(&named("other")).is_some());
+        assert_eq!(long.unmet(&named("takes_long")), None);
     }
 }

@@ -6,20 +6,45 @@ mod openrc;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 use banger_tests::World;
 use serde_json::json;
 
-use crate::Scenario;
+use banger_tests::scenario::{Need, Scenario, pure, shared};
+use banger_tests::seconds;
 use image::Tree;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("anyboot-nothing-but-a-program", nothing_but_a_program),
-    ("anyboot-no-command-and-no-shell", no_command_and_no_shell),
-    ("anyboot-busybox-and-musl", busybox_and_musl),
-    ("anyboot-oddities", oddities),
-    ("anyboot-openrc", openrc::boots_and_goes_down),
+    pure(
+        "oci-no-init",
+        "an image of nothing but one program",
+        nothing_but_a_program,
+    )
+    .needs(&[Need::Program("musl-gcc")]),
+    pure(
+        "anyboot-no-command-and-no-shell",
+        "an image without a command or a shell says what it lacks",
+        no_command_and_no_shell,
+    )
+    .needs(&[Need::Program("musl-gcc")]),
+    pure(
+        "anyboot-busybox-and-musl",
+        "BusyBox and musl as the whole system",
+        busybox_and_musl,
+    )
+    .needs(&[Need::Program("busybox")]),
+    pure(
+        "anyboot-oddities",
+        "images whose directories are files, links or absent",
+        oddities,
+    )
+    .needs(&[Need::Program("busybox")]),
+    shared(
+        "anyboot-openrc",
+        "a system with OpenRC comes up and goes down",
+        openrc::boots_and_goes_down,
+    )
+    .needs(&[Need::PackageArchive]),
 ];
 
 /// The lines of an output that begin with this word, without it.
@@ -136,7 +161,7 @@ fn nothing_but_a_program(w: &World) {
         3000
     );
     probe(&["orphans"]);
-    banger_tests::eventually(Duration::from_secs(10), "orphans are reaped", || {
+    banger_tests::eventually(seconds(10), "orphans are reaped", || {
         probe(&["zombies"]).trim() == "0"
     });
 
@@ -145,7 +170,7 @@ fn nothing_but_a_program(w: &World) {
     let err = ssh.err();
     assert!(err.contains("there is no ssh server in it"), "{err}");
     assert!(err.contains("banger vm exec box -- COMMAND"), "{err}");
-    assert!(ssh.took < Duration::from_secs(30), "{:?}", ssh.took);
+    assert!(ssh.took < seconds(30), "{:?}", ssh.took);
 
     // Processes get time to end, and what they write then is there.
     probe(&["serve", "/srv/app/end"]);

@@ -50,7 +50,7 @@ impl Arguments {
     /// What is wrong, in words, when a name is unknown or nothing is left.
     pub(super) fn select(&self, suite: &[Scenario]) -> Result<Vec<Scenario>, String> {
         for name in &self.scenario {
-            if !suite.iter().any(|scenario| scenario.name == name) {
+            if !suite.iter().any(|scenario| scenario.is_called(name)) {
                 return Err(format!(
                     "there is no scenario `{}`; `--list` shows all",
                     name.escape_debug()
@@ -58,13 +58,13 @@ impl Arguments {
             }
         }
         let all = self.scenario.is_empty() && self.filters.is_empty();
-        let wanted = |name: &str| {
-            all || self.scenario.iter().any(|exact| exact == name)
-                || self.filters.iter().any(|part| name.contains(part))
+        let wanted = |scenario: &Scenario| {
+            all || self.scenario.iter().any(|name| scenario.is_called(name))
+                || self.filters.iter().any(|part| scenario.name.contains(part))
         };
         let chosen: Vec<Scenario> = suite
             .iter()
-            .filter(|scenario| wanted(scenario.name))
+            .filter(|scenario| wanted(scenario))
             .copied()
             .collect();
         if chosen.is_empty() {

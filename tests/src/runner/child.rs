@@ -78,7 +78,7 @@ fn tempfile(base: &Base, scenario: &Scenario) -> File {
     let file = File::options()
         .read(true)
         .append(true)
-        .create_new(true)
+        .create(true)
         .open(&path)
         .unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
     std::fs::remove_file(&path).expect("remove the name of a file");

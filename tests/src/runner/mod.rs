@@ -7,7 +7,7 @@ mod arguments;
 mod child;
 mod queue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread;
@@ -42,6 +42,9 @@ enum Ending {
 /// The suite as a program. `ground` is where worlds are made unless `--ground` says otherwise.
 pub fn main(suite: &[Scenario], ground: &str) -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(name) = twice(suite) {
+        panic!("there are two scenarios `{name}`");
+    }
     let ground = arguments.ground.clone().unwrap_or_else(|| ground.into());
     let mut base = Base::locate(ground);
     base.vmm = arguments.vmm.clone();
@@ -82,10 +85,23 @@ pub fn main(suite: &[Scenario], ground: &str) -> ExitCode {
     tally.close(left_out)
 }
 
+/// A name that two scenarios have: their worlds would be one.
+fn twice(suite: &[Scenario]) -> Option<&'static str> {
+    let mut seen = BTreeSet::new();
+    let mut names = suite
+        .iter()
+        .flat_map(|scenario| [&[scenario.name], scenario.also].concat());
+    names.find(|name| !seen.insert(*name))
+}
+
 fn list(suite: &[Scenario]) {
     for scenario in suite {
-        let class = scenario.class.name();
-        println!("{:<40} {class:<12} {}", scenario.name, scenario.about);
+        let names = [&[scenario.name], scenario.also].concat().join(", ");
+        println!(
+            "{names:<36} {:<12} {}",
+            scenario.class.name(),
+            scenario.about
+        );
     }
 }
 
@@ -272,19 +288,11 @@ fn pull_base(base: &Base) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Class;
+    use crate::scenario::pure;
 
     fn suite() -> Vec<Scenario> {
-        ["one", "two", "other"]
-            .map(|name| Scenario {
-                name,
-                about: "",
-                class: Class::Pure,
-                needs: &[],
-                ground: World::empty,
-                body: |_| {},
-            })
-            .into()
+        let one = |name| pure(name, "", |_| {});
+        vec![one("one"), one("two-two"), one("other").also(&["another"])]
     }
 
     fn selected(line: &[&str]) -> Result<Vec<&'static str>, String> {
@@ -295,17 +303,28 @@ mod tests {
 
     #[test]
     fn names_are_exact_and_filters_are_parts() {
-        assert_eq!(selected(&[]).unwrap(), ["one", "two", "other"]);
-        assert_eq!(selected(&["o"]).unwrap(), ["one", "two", "other"]);
-        assert_eq!(selected(&["t"]).unwrap(), ["two", "other"]);
+        assert_eq!(selected(&[]).unwrap(), ["one", "two-two", "other"]);
+        assert_eq!(selected(&["o"]).unwrap(), ["one", "two-two", "other"]);
+        assert_eq!(selected(&["t"]).unwrap(), ["two-two", "other"]);
         assert_eq!(
             selected(&["--scenario", "other,one"]).unwrap(),
             ["one", "other"]
         );
-        assert_eq!(selected(&["--test-threads=1", "tw"]).unwrap(), ["two"]);
+        assert_eq!(selected(&["--test-threads=1", "tw"]).unwrap(), ["two-two"]);
+        assert_eq!(
+            selected(&["--scenario", "two_two,another"]).unwrap(),
+            ["two-two", "other"]
+        );
         let unknown = selected(&["--scenario", "one,on"]).unwrap_err();
         assert!(unknown.contains("`on`"), "{unknown}");
         assert!(selected(&["nothing"]).unwrap_err().contains("nothing"));
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        assert_eq!(twice(&suite()), None);
+        let more = [suite(), vec![pure("another", "", |_| {})]].concat();
+        assert_eq!(twice(&more), Some("another"));
     }
 
     #[test]

@@ -23,9 +23,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// In this order, but for those that run alone: they come last, so that they stop nobody.
+    /// In this order, but those that take turns first, so that the others fill the gaps, and
+    /// those that run alone last, so that they stop nobody.
     pub(super) fn new(mut scenarios: Vec<Scenario>) -> Queue {
-        scenarios.sort_by_key(|scenario| scenario.class == Class::Global);
+        scenarios.sort_by_key(|scenario| match scenario.class {
+            Class::SharedRepo => 0,
+            Class::Pure => 1,
+            Class::Global => 2,
+        });
         Queue {
             waiting: scenarios.into(),
             running: 0,
@@ -72,18 +77,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::World;
-
-    fn scenario(name: &'static str, class: Class) -> Scenario {
-        Scenario {
-            name,
-            about: "",
-            class,
-            needs: &[],
-            ground: World::empty,
-            body: |_| {},
-        }
-    }
+    use crate::scenario::{global, pure, shared};
 
     fn begun(queue: &mut Queue) -> Option<&'static str> {
         match queue.next() {
@@ -96,10 +90,10 @@ mod tests {
     #[test]
     fn classes_keep_out_of_each_others_way() {
         let mut queue = Queue::new(vec![
-            scenario("alone", Class::Global),
-            scenario("shared", Class::SharedRepo),
-            scenario("shared-too", Class::SharedRepo),
-            scenario("free", Class::Pure),
+            global("alone", "", |_| {}),
+            shared("shared", "", |_| {}),
+            shared("shared-too", "", |_| {}),
+            pure("free", "", |_| {}),
         ]);
         assert_eq!(begun(&mut queue), Some("shared"));
         assert_eq!(begun(&mut queue), Some("free"), "it overtakes");
@@ -116,8 +110,8 @@ mod tests {
     #[test]
     fn nothing_begins_beside_one_that_runs_alone() {
         let mut queue = Queue::new(vec![
-            scenario("alone", Class::Global),
-            scenario("alone-too", Class::Global),
+            global("alone", "", |_| {}),
+            global("alone-too", "", |_| {}),
         ]);
         assert_eq!(begun(&mut queue), Some("alone"));
         assert_eq!(begun(&mut queue), None);
