@@ -53,6 +53,11 @@ smoke-list: ## Lists the scenarios with their classes
 lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b
 	$(CARGO) run --locked --quiet -p banger-lab
 
+.PHONY: lab-bench
+lab-bench: deps release bad-agent build ## Measures starts inside that machine, Firecracker's if there is one
+	$(CARGO) build --locked --release -p banger-bench
+	LAB_BENCH=$(or $(BANGER_BENCH_N),10) $(CARGO) run --locked --quiet -p banger-lab
+
 .PHONY: check
 check: deps-check ## Formatting, lints, documentation, licences, spelling
 	$(CARGO) fmt --all --check

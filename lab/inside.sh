@@ -31,6 +31,10 @@ run() {
     out="$logs/$vmm-$who.log"
     set -- /lab/scenarios --vmm "$vmm" --scenario "$names" --jobs "$LAB_JOBS" \
         --ground /lab/target/tmp --offline
+    if [ "$names" = bench ]; then
+        set -- env BANGER_BENCH_VMM="$vmm" BANGER_BENCH_ONLY=boots BANGER_BENCH_N="$LAB_BENCH" \
+            HOME=/lab/target /lab/target/release/banger-bench
+    fi
     if [ "$who" != root ]; then
         set -- runuser -u "$who" -- "$@"
     fi

@@ -1,14 +1,12 @@
 //! The floor: the same machine started by hand, until its agent answers.
 //!
-//! The command lines are those of a VM that banger started, read from `/proc`, with other
-//! paths; so the VMM, kernel, initramfs, memory and devices are the same by construction.
+//! The command lines are those of a VM that banger started, or what its Firecracker was told, with
+//! other paths; so the VMM, kernel, initramfs, memory and devices are the same by construction.
 //! Fresh disks are laid ready before the clock starts.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use banger_guest_api::{
@@ -16,12 +14,12 @@ use banger_guest_api::{
 };
 use tokio::net::UnixListener;
 
+use crate::recipe::Recipe;
 use crate::subject::Subject;
 
 /// A machine that can be started by hand, over and over.
 pub(crate) struct Floor {
-    vsock: Vec<String>,
-    qemu: Vec<String>,
+    recipe: Recipe,
     pristine: PathBuf,
     disks: PathBuf,
     sockets: PathBuf,
@@ -45,17 +43,10 @@ impl Floor {
             subject.ground().join("floor"),
             subject.runtime().join("floor"),
         );
-        let rewrite = |words: Vec<String>| -> Vec<String> {
-            words
-                .into_iter()
-                .map(|word| {
-                    word.replace(&text(&model_sockets), &text(&sockets))
-                        .replace(&text(&model_disks), &text(&disks))
-                })
-                .collect()
-        };
-        let qemu = rewrite(command_line(pid));
-        let vsock = rewrite(vsock_command_line(id));
+        let recipe = Recipe::of(id, pid, &model_sockets, |word| {
+            word.replace(&text(&model_sockets), &text(&sockets))
+                .replace(&text(&model_disks), &text(&disks))
+        });
         subject.banger(&["vm", "delete", "model"]);
 
         // Disks that were never booted, as every `vm run` gets them.
@@ -69,8 +60,7 @@ impl Floor {
         copy(&fresh_disks, &pristine);
         subject.banger(&["vm", "delete", "fresh"]);
         Floor {
-            vsock,
-            qemu,
+            recipe,
             pristine,
             disks,
             sockets,
@@ -88,11 +78,7 @@ impl Floor {
         let boot = UnixListener::bind(self.sockets.join("agent.sock_1023")).expect("listen");
 
         let begun = Instant::now();
-        // Connected as banger's own driver connects them.
-        let (vhost, device) = UnixStream::pair().expect("a connection");
-        let (serial, console) = UnixStream::pair().expect("a connection");
-        let mut vsock = spawn(&self.vsock, [device, console]);
-        let mut qemu = spawn(&self.qemu, [vhost, serial]);
+        let mut processes = self.recipe.start(&self.sockets);
         let (stream, _) = boot.accept().await.expect("the guest dials");
         let report = client::serve_boot(stream, &config())
             .await
@@ -101,7 +87,7 @@ impl Floor {
         client::info(&agent).await.expect("the agent answers");
         let took = begun.elapsed().as_secs_f64();
 
-        for child in [&mut qemu, &mut vsock] {
+        for child in processes.iter_mut().rev() {
             child.kill().expect("end what was started");
             child.wait().expect("wait for it");
         }
@@ -136,16 +122,6 @@ fn config() -> BootConfig {
     }
 }
 
-fn spawn(words: &[String], [stdin, stdout]: [UnixStream; 2]) -> Child {
-    Command::new(&words[0])
-        .args(&words[1..])
-        .stdin(OwnedFd::from(stdin))
-        .stdout(OwnedFd::from(stdout))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start by hand")
-}
-
 fn copy(from: &Path, to: &Path) {
     if to.exists() {
         fs::remove_dir_all(to).expect("clear");
@@ -161,31 +137,4 @@ fn copy(from: &Path, to: &Path) {
 
 fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
-}
-
-/// The command line of the vsock program of the VM with this id, beginning with its file.
-fn vsock_command_line(id: &str) -> Vec<String> {
-    let (pid, mut words) = fs::read_dir("/proc")
-        .expect("read /proc")
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok())
-        .map(|pid| (pid, command_line(pid)))
-        .find(|(_, words)| {
-            words
-                .first()
-                .is_some_and(|program| program == "banger-vsock")
-                && words.iter().any(|word| word.contains(id))
-        })
-        .expect("the VM's vsock program");
-    words[0] = text(&fs::read_link(format!("/proc/{pid}/exe")).expect("its file"));
-    words
-}
-
-/// The words of a process's command line; none when it has ended.
-fn command_line(pid: u64) -> Vec<String> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    raw.split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect()
 }

@@ -4,10 +4,12 @@
 //! turn, A B A B, in one process, and the table shows the ratio of the medians with both raw
 //! figures. `BANGER_BENCH_N` changes the number of runs (default 20), `BANGER_BENCH_TREE` the size in
 //! MiB of the large tree that is copied (default 1024). `BANGER_BENCH_ONLY=workspaces` measures
-//! nothing but copies and exports.
+//! nothing but copies and exports, `=boots` nothing but the start of machines and of commands.
+//! `BANGER_BENCH_VMM` names the VMM.
 
 mod floor;
 mod life;
+mod recipe;
 mod stats;
 mod subject;
 mod workspace;
@@ -28,7 +30,8 @@ async fn main() -> Result<()> {
     let subject = subject::Subject::prepare();
     // Each takes a minute and more where the guest is emulated.
     let workspaces = || workspace::measure(&subject, n.div_ceil(4), tree);
-    if std::env::var("BANGER_BENCH_ONLY").is_ok_and(|only| only == "workspaces") {
+    let only = std::env::var("BANGER_BENCH_ONLY").unwrap_or_default();
+    if only == "workspaces" {
         let rows = workspaces();
         drop(subject);
         stats::print(&rows);
@@ -74,6 +77,13 @@ async fn main() -> Result<()> {
         &round_trip,
         2.0,
     ));
+
+    if only == "boots" {
+        subject.banger(&["vm", "delete", "bench"]);
+        drop(subject);
+        stats::print(&rows);
+        return Ok(());
+    }
 
     eprintln!("256 MiB through vm exec -- cat, and through the raw echo ({n} each)");
     let (mut stream, mut echo) = (Series::default(), Series::default());

@@ -25,6 +25,14 @@ impl Subject {
         fs::create_dir_all(&ground).expect("make the benchmark's directory");
         fs::create_dir(&runtime).expect("make the runtime directory");
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let config = ground.join("config/banger");
+        fs::create_dir_all(&config).expect("make the configuration's directory");
+        let vmm = std::env::var("BANGER_BENCH_VMM").unwrap_or_else(|_| "auto".into());
+        fs::write(
+            config.join("config.toml"),
+            format!("[vm_defaults]\nvmm = \"{vmm}\"\n"),
+        )
+        .expect("write the configuration");
         let subject = Subject {
             program: programs.join("banger"),
             ground,

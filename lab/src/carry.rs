@@ -30,6 +30,9 @@ const PROGRAMS: [&str; 6] = [
     "x86_64-unknown-linux-gnu/agent/banger-agent-protocol-1",
 ];
 
+/// The same for the benchmark.
+const BENCHMARK: [&str; 3] = ["release/banger", "release/bangerd", "release/banger-bench"];
+
 /// Two disks as files.
 pub(crate) struct Disks {
     /// What is carried in, and where the scenarios work.
@@ -60,14 +63,22 @@ pub(crate) fn pack(
         copy(firecracker, &inside)?;
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).at("change", &inside)?;
     }
-    base(&suite.target, &target)?;
+    base(&suite.target, &target.join("tmp/base"))?;
+    if settings.bench.is_some() {
+        for name in BENCHMARK {
+            copy(&suite.target.join(name), &target.join(name))
+                .map_err(|error| error.hint("run `make lab-bench`, which builds it"))?;
+        }
+        base(&suite.target, &target.join("bench"))?;
+    }
     write(&tree.join("inside.sh"), INSIDE)?;
     write(&tree.join("plan"), &lines(plan))?;
     write(
         &tree.join("settings"),
         &format!(
-            "LAB_JOBS={}\nBANGER_TEST_TIME_FACTOR={TIME_FACTOR}\n",
-            settings.jobs
+            "LAB_JOBS={}\nLAB_BENCH={}\nBANGER_TEST_TIME_FACTOR={TIME_FACTOR}\n",
+            settings.jobs,
+            settings.bench.unwrap_or_default()
         ),
     )?;
     let disks = Disks {
@@ -104,9 +115,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The image and kernel that every world starts with, pulled by an earlier run of the suite.
-fn base(from: &Path, to: &Path) -> Result<()> {
-    let state = "tmp/base/state/banger";
-    let (from, to) = (from.join(state), to.join(state));
+fn base(target: &Path, to: &Path) -> Result<()> {
+    let from = target.join("tmp/base/state/banger");
+    let to = to.join("state/banger");
     fs::create_dir_all(&to).at("create", &to)?;
     for dir in ["images", "kernels", "templates"] {
         let dir = from.join(dir);

@@ -62,7 +62,8 @@ fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
         "none",
         "-no-reboot",
         "-append",
-        "console=ttyS0 root=/dev/vda rw panic=-1 quiet",
+        // On a busy machine the timer does not tick when the kernel looks for it.
+        "console=ttyS0 root=/dev/vda rw panic=-1 quiet no_timer_check",
     ]
     .map(str::to_owned)
     .into();

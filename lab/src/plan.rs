@@ -14,9 +14,12 @@ pub(crate) struct Half {
     pub(crate) vmm: &'static str,
     /// The user inside.
     pub(crate) who: &'static str,
-    /// The scenarios, separated by commas.
+    /// The scenarios, separated by commas, or [`BENCH`].
     pub(crate) scenarios: String,
 }
+
+/// Instead of scenarios: the benchmark.
+pub(crate) const BENCH: &str = "bench";
 
 /// The runs, in their order.
 pub(crate) fn make(settings: &Settings) -> Result<Vec<Half>> {
@@ -28,6 +31,9 @@ pub(crate) fn make(settings: &Settings) -> Result<Vec<Half>> {
     for vmm in vmms {
         for who in ["lab", "root"] {
             let scenarios = match &settings.only {
+                // One measurement is enough, of what people do.
+                _ if settings.bench.is_some() && who == "root" => continue,
+                _ if settings.bench.is_some() => BENCH.to_owned(),
                 Some(only) => only.clone(),
                 None => defaults(DEFAULT, who)?.join(","),
             };

@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) firecracker: Option<PathBuf>,
     /// The scenarios to run instead of the default set, separated by commas.
     pub(crate) only: Option<String>,
+    /// Measure this many starts instead of running scenarios.
+    pub(crate) bench: Option<u64>,
     /// How long the outer machine may live.
     pub(crate) limit: Duration,
     /// How many scenarios run side by side.
@@ -41,7 +43,9 @@ impl Settings {
             }
         };
         let path = set("PATH").unwrap_or_default();
+        let bench = set("LAB_BENCH").map(|_| number("LAB_BENCH", 10, set));
         Ok(Settings {
+            bench: bench.transpose()?,
             firecracker: firecracker(set("BANGER_FIRECRACKER"), &path)?,
             cache: cache.join("banger-lab"),
             only: set("SCENARIO"),
