@@ -50,7 +50,7 @@ smoke-list: ## Lists the scenarios with their classes
 	@$(SMOKE) --list
 
 .PHONY: lab
-lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b
+lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b VMM=qemu|firecracker
 	$(CARGO) run --locked --quiet -p banger-lab
 
 .PHONY: lab-bench

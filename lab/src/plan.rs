@@ -23,10 +23,7 @@ pub(crate) const BENCH: &str = "bench";
 
 /// The runs, in their order.
 pub(crate) fn make(settings: &Settings) -> Result<Vec<Half>> {
-    let mut vmms = vec!["qemu-kvm"];
-    if settings.firecracker.is_some() {
-        vmms.push("firecracker");
-    }
+    let vmms = vmms(settings.firecracker.is_some(), settings.vmm.as_deref())?;
     let mut halves = Vec::new();
     for vmm in vmms {
         for who in ["lab", "root"] {
@@ -45,6 +42,25 @@ pub(crate) fn make(settings: &Settings) -> Result<Vec<Half>> {
         }
     }
     Ok(halves)
+}
+
+/// The VMMs that are there, or the one that is asked for.
+fn vmms(firecracker: bool, only: Option<&str>) -> Result<Vec<&'static str>> {
+    let mut vmms = vec!["qemu-kvm"];
+    if firecracker {
+        vmms.push("firecracker");
+    }
+    let Some(only) = only else { return Ok(vmms) };
+    // `qemu` means the same to people.
+    vmms.retain(|vmm| *vmm == only || vmm.strip_suffix("-kvm") == Some(only));
+    if vmms.is_empty() {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("there is no VMM `{}` for the lab", only.escape_debug()),
+        )
+        .hint("it runs `qemu`, and `firecracker` where BANGER_FIRECRACKER or PATH names one"));
+    }
+    Ok(vmms)
 }
 
 /// The scenarios that `who` runs: a line of the file is a name, and `root` when it is root's
@@ -80,6 +96,15 @@ mod tests {
         assert_eq!(defaults(text, "lab").unwrap(), ["one", "two"]);
         assert_eq!(defaults(text, "root").unwrap(), ["two"]);
         assert!(defaults("one two\n", "lab").is_err());
+    }
+
+    #[test]
+    fn firecracker_runs_where_it_is_and_one_vmm_when_it_is_named() {
+        assert_eq!(vmms(false, None).unwrap(), ["qemu-kvm"]);
+        assert_eq!(vmms(true, None).unwrap(), ["qemu-kvm", "firecracker"]);
+        assert_eq!(vmms(true, Some("firecracker")).unwrap(), ["firecracker"]);
+        assert_eq!(vmms(true, Some("qemu")).unwrap(), ["qemu-kvm"]);
+        assert!(vmms(false, Some("firecracker")).is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) cache: PathBuf,
     /// Firecracker, when there is one.
     pub(crate) firecracker: Option<PathBuf>,
+    /// The only VMM to run them on.
+    pub(crate) vmm: Option<String>,
     /// The scenarios to run instead of the default set, separated by commas.
     pub(crate) only: Option<String>,
     /// Measure this many starts instead of running scenarios.
@@ -48,6 +50,7 @@ impl Settings {
             bench: bench.transpose()?,
             firecracker: firecracker(set("BANGER_FIRECRACKER"), &path)?,
             cache: cache.join("banger-lab"),
+            vmm: set("VMM"),
             only: set("SCENARIO"),
             limit: Duration::from_secs(60 * number("LAB_MINUTES", MINUTES, set)?),
             jobs: number("JOBS", JOBS, set)?,
