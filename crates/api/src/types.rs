@@ -108,6 +108,10 @@ pub struct Vm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "qemu-tcg")]
     pub vmm_running: Option<VmmKind>,
+    /// Why that one was chosen; absent after the daemon was restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "software emulation, because there is no `/dev/kvm`")]
+    pub vmm_reason: Option<String>,
     /// Process id of the VMM, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

@@ -128,17 +128,21 @@ fn vmm(paths: &Paths) -> Vec<Check> {
     banger_vmm::checks(&host_facts(paths))
 }
 
-/// What this host offers to machines. Starts nothing.
+/// What this host offers to machines, as far as has been tried. Starts no machine.
 pub(crate) fn host_facts(paths: &Paths) -> Facts {
     // With a broken configuration, what is installed is still worth knowing.
     let config = banger_config::Config::load(&paths.config_file).unwrap_or_default();
-    Facts::gather(&Search {
+    let mut facts = Facts::gather(&Search {
+        firecracker_env: paths.firecracker.clone(),
+        firecracker_bin: config.firecracker_bin,
         qemu_bin: config.qemu_bin,
         path: paths.search_path.clone(),
         exe_dir: std::env::current_exe()
             .ok()
             .and_then(|exe| exe.parent().map(Path::to_owned)),
-    })
+    });
+    banger_vmm::recall(&mut facts, &paths.kvm_cache());
+    facts
 }
 
 fn private_dir(name: &str, path: &Path) -> Check {

@@ -70,6 +70,7 @@ fn vm() -> Vm {
         nat: false,
         vmm: VmmChoice::Auto,
         vmm_running: Some(VmmKind::QemuTcg),
+        vmm_reason: Some("software emulation was asked for".to_owned()),
         pid: Some(1),
         ephemeral: false,
         created_at: "2026-01-01T00:00:00Z".into(),

@@ -87,6 +87,8 @@ impl Context {
         Ok(Arc::new(Context {
             defaults: Resolved::new(config, Host::measure(), paths.log_level)?,
             search: Search {
+                firecracker_env: paths.firecracker.clone(),
+                firecracker_bin: config.firecracker_bin.clone(),
                 qemu_bin: config.qemu_bin.clone(),
                 path: paths.search_path.clone(),
                 exe_dir: Some(exe_dir.clone()),

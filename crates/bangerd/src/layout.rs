@@ -12,6 +12,8 @@ pub(crate) struct Layout {
     pub(crate) state_dir: PathBuf,
     /// The daemon's socket.
     pub(crate) socket: PathBuf,
+    /// What the KVM probe found.
+    pub(crate) kvm_cache: PathBuf,
     /// The directory that holds the runtime directories of all VMs.
     pub(crate) vm_runtime_root: PathBuf,
     runtime_dir: PathBuf,
@@ -23,6 +25,7 @@ impl Layout {
         Layout {
             state_dir: paths.state_dir.clone(),
             socket: paths.daemon_socket(),
+            kvm_cache: paths.kvm_cache(),
             vm_runtime_root: paths.vm_runtime_root(),
             runtime_dir: paths.runtime_dir.clone(),
         }
@@ -83,11 +86,6 @@ impl Layout {
     /// Empty file systems to copy.
     pub(crate) fn templates(&self) -> PathBuf {
         self.state_dir.join("templates")
-    }
-
-    /// What the KVM probe found.
-    pub(crate) fn kvm_cache(&self) -> PathBuf {
-        self.state_dir.join("kvm-probe.json")
     }
 
     /// The private half of the user's client key.

@@ -35,6 +35,8 @@ pub struct Config {
     pub vm_defaults: VmDefaults,
     /// `default_image`
     pub default_image: Option<ImageName>,
+    /// `firecracker_bin`
+    pub firecracker_bin: Option<PathBuf>,
     /// `qemu_bin`
     pub qemu_bin: Option<PathBuf>,
     /// `log_level`
@@ -174,6 +176,7 @@ impl Config {
                 "images" => config.images = images(&entry)?,
                 "file_sync" => config.file_sync = file_syncs(&entry)?,
                 "default_image" => config.default_image = Some(entry.parsed()?),
+                "firecracker_bin" => config.firecracker_bin = Some(entry.program()?),
                 "qemu_bin" => config.qemu_bin = Some(entry.program()?),
                 "log_level" => config.log_level = Some(entry.parsed()?),
                 _ => {
@@ -182,6 +185,7 @@ impl Config {
                         "file_sync",
                         "images",
                         "log_level",
+                        "firecracker_bin",
                         "qemu_bin",
                         "vm_defaults",
                     ]));

@@ -19,6 +19,10 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
         "the configuration file, instead of the one under XDG_CONFIG_HOME",
     ),
     (
+        "BANGER_FIRECRACKER",
+        "Firecracker's file, instead of firecracker_bin and of the one in PATH",
+    ),
+    (
         "BANGER_LOG",
         "the log level: error, warn, info, debug or trace",
     ),
@@ -68,6 +72,8 @@ pub struct Paths {
     pub home: Option<PathBuf>,
     /// The value of `PATH`.
     pub search_path: Option<OsString>,
+    /// Firecracker's file, which wins over the one in the configuration file.
+    pub firecracker: Option<PathBuf>,
     /// The log level from the environment, which wins over the configuration file.
     pub log_level: Option<LogLevel>,
     /// Where credentials for registries are looked for.
@@ -147,6 +153,7 @@ impl Paths {
             runtime_dir,
             home: directory("HOME"),
             search_path: set("PATH"),
+            firecracker: set("BANGER_FIRECRACKER").map(PathBuf::from),
             log_level,
             credentials: CredentialPaths {
                 home: directory("HOME"),
@@ -180,6 +187,11 @@ impl Paths {
     /// The daemon's socket.
     pub fn daemon_socket(&self) -> PathBuf {
         self.runtime_dir.join("bangerd.sock")
+    }
+
+    /// What the KVM probe found: the daemon writes it.
+    pub fn kvm_cache(&self) -> PathBuf {
+        self.state_dir.join("kvm-probe.json")
     }
 
     /// The directory that holds the runtime directories of all VMs.

@@ -19,6 +19,6 @@ pub use names::{ImageName, KernelName, VmName};
 pub use progress::{Progress, Quiet};
 pub use size::ByteSize;
 pub use spec::{
-    DiskStrategy, ImageConfig, MAX_MEMORY, MAX_VCPUS, MIN_DISK, MIN_MEMORY, VmSpec, VmState,
-    VmmChoice, VmmKind,
+    DiskStrategy, FIRECRACKER_MAX_VCPUS, ImageConfig, MAX_MEMORY, MAX_VCPUS, MIN_DISK, MIN_MEMORY,
+    VmSpec, VmState, VmmChoice, VmmKind,
 };

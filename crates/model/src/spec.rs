@@ -10,6 +10,8 @@ use crate::{ByteSize, Code, Error, ImageName, KernelName, Result};
 
 /// The most virtual processors a VM may have.
 pub const MAX_VCPUS: u32 = 64;
+/// The most virtual processors Firecracker gives a VM.
+pub const FIRECRACKER_MAX_VCPUS: u32 = 32;
 /// The least memory with which the default image boots.
 pub const MIN_MEMORY: ByteSize = ByteSize::mib(128);
 /// The most memory a VM may have.
@@ -57,6 +59,13 @@ impl VmSpec {
                 "--vcpu",
                 self.vcpus.to_string(),
                 format!("from 1 to {MAX_VCPUS} virtual processors"),
+            );
+        }
+        if self.vmm == VmmChoice::Firecracker && self.vcpus > FIRECRACKER_MAX_VCPUS {
+            return fail(
+                "--vcpu",
+                self.vcpus.to_string(),
+                format!("at most {FIRECRACKER_MAX_VCPUS} under Firecracker, or `--vmm qemu`"),
             );
         }
         if self.memory < MIN_MEMORY || self.memory > MAX_MEMORY {
@@ -142,6 +151,8 @@ impl FromStr for VmmChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmmKind {
+    /// Firecracker with KVM.
+    Firecracker,
     /// QEMU with KVM.
     QemuKvm,
     /// QEMU with software emulation.
@@ -151,6 +162,7 @@ pub enum VmmKind {
 impl fmt::Display for VmmKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            VmmKind::Firecracker => "firecracker",
             VmmKind::QemuKvm => "qemu-kvm",
             VmmKind::QemuTcg => "qemu-tcg",
         })
@@ -241,8 +253,16 @@ mod tests {
     #[test]
     fn limits_are_inclusive_and_name_the_flag() {
         assert!(spec().validate().is_ok());
-        let cases: [(VmSpec, &str); 6] = [
+        let cases: [(VmSpec, &str); 7] = [
             (VmSpec { vcpus: 0, ..spec() }, "--vcpu"),
+            (
+                VmSpec {
+                    vcpus: FIRECRACKER_MAX_VCPUS + 1,
+                    vmm: VmmChoice::Firecracker,
+                    ..spec()
+                },
+                "--vcpu",
+            ),
             (
                 VmSpec {
                     vcpus: MAX_VCPUS + 1,

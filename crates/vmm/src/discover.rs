@@ -11,19 +11,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use banger_model::{IoContext, Result, VmId, VmmKind};
+use banger_model::{IoContext, Result, VmId};
 use rustix::process::Pid;
 
-use crate::instance::Part;
+use crate::instance::{Makeup, Part};
 use crate::process::Process;
-use crate::{Instance, qemu};
+use crate::{Instance, firecracker, qemu};
 
 /// What a command line says its process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) part: Part,
-    pub(crate) kind: Option<VmmKind>,
+    /// What the VM consists of; its VMM knows.
+    pub(crate) vmm: Option<Makeup>,
+}
+
+/// The argument that follows an option.
+pub(crate) fn value_of<'a>(args: &[&'a OsStr], option: &str) -> Option<&'a OsStr> {
+    let at = args.iter().position(|arg| *arg == option)?;
+    args.get(at + 1).copied()
 }
 
 /// Every VM of this user whose runtime directory is directly below `runtime_root`, in the order
@@ -62,12 +69,12 @@ fn find_in(proc_dir: &Path, runtime_root: &Path) -> Result<Vec<(VmId, Instance)>
             continue;
         };
         match found.get_mut(&id) {
-            Some(instance) => instance.add(claim.part, process, claim.kind),
+            Some(instance) => instance.add(claim.part, process, claim.vmm),
             None => {
                 let instance = Instance::new(
                     id.clone(),
                     claim.runtime_dir,
-                    claim.kind,
+                    claim.vmm,
                     vec![(claim.part, process)],
                 );
                 found.insert(id, instance);
@@ -104,7 +111,7 @@ fn claim_below(process_dir: &Path, runtime_root: &Path) -> Option<(VmId, Claim)>
 }
 
 fn read_claim(process_dir: &Path) -> io::Result<Option<Claim>> {
-    if std::fs::metadata(process_dir)?.uid() != rustix::process::geteuid().as_raw() {
+    if !is_ours(process_dir)? {
         return Ok(None);
     }
     let raw = std::fs::read(process_dir.join("cmdline"))?;
@@ -115,13 +122,40 @@ fn read_claim(process_dir: &Path) -> io::Result<Option<Claim>> {
         .split(|byte| *byte == 0)
         .map(OsStr::from_bytes)
         .collect();
-    Ok(qemu::claim(&args))
+    Ok(claim(&args))
+}
+
+/// Whether it is a process of this user. One that hides from debuggers, as pasta does, has a
+/// directory that belongs to root, and says in a file whose it is.
+fn is_ours(process_dir: &Path) -> io::Result<bool> {
+    let user = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(process_dir)?.uid();
+    if owner == user || owner != 0 {
+        return Ok(owner == user);
+    }
+    let status = std::fs::read_to_string(process_dir.join("status"))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_ascii_whitespace().nth(1))
+        .and_then(|id| id.parse::<u32>().ok());
+    Ok(effective == Some(user))
+}
+
+/// What a command line says, when it is that of one of the programs of a VM.
+fn claim(args: &[&OsStr]) -> Option<Claim> {
+    match Path::new(args.first()?).file_name()?.to_str()? {
+        qemu::QEMU => qemu::claim(args),
+        qemu::VSOCK => firecracker::keeper_claim(args).or_else(|| qemu::vsock_claim(args)),
+        name => firecracker::claim(name, args),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{Scratch, machine};
+    use banger_model::VmmKind;
     use std::ffi::OsString;
     use std::fs::File;
     use std::os::fd::OwnedFd;
@@ -140,6 +174,7 @@ mod tests {
             stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied: true,
+            namespace: None,
         }
         .spawn()
         .unwrap()
@@ -201,6 +236,50 @@ mod tests {
     }
 
     #[test]
+    fn finds_firecracker_with_all_that_it_needs() {
+        let scratch = Scratch::new();
+        let root = scratch.path().join("vm");
+        let plain = machine(&root, "00000000000a");
+        let mut networked = machine(&root, "00000000000b");
+        networked.nat = true;
+        let (input, _never_written) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut started = Vec::new();
+        for machine in [&plain, &networked] {
+            for (name, args) in firecracker::command_lines(machine) {
+                if machine.nat || name != firecracker::PASTA {
+                    started.push(stand_in(name, args, &input));
+                }
+            }
+        }
+        let found = find_all(&root).unwrap();
+        assert_eq!(found.len(), 2);
+        for (_, instance) in &found {
+            assert_eq!(instance.kind(), Some(VmmKind::Firecracker));
+            assert!(instance.is_alive());
+        }
+        assert_eq!(found[0].1.pids(), [started[0].pid(), started[1].pid()]);
+        let expected: Vec<u32> = started[2..].iter().map(Process::pid).collect();
+        assert_eq!(found[1].1.pids(), expected);
+
+        // Without its pasta it is half a VM, and is ended in one go.
+        let pasta = &started[3];
+        pasta.send_kill().unwrap();
+        let soon = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        assert!(pasta.wait_until(soon).unwrap());
+        let found = find_all(&root).unwrap();
+        assert!(found[0].1.is_alive() && !found[1].1.is_alive());
+        for (_, instance) in &found {
+            instance.kill_blocking().unwrap();
+        }
+        for process in started {
+            assert!(process.wait_until(soon).unwrap());
+            process.reap();
+        }
+        assert!(find_all(&root).unwrap().is_empty());
+    }
+
+    #[test]
     fn paths_must_match_exactly() {
         let scratch = Scratch::new();
         let process_dir = scratch.path().join("7");
@@ -214,7 +293,14 @@ mod tests {
             }
             raw.push(0);
             std::fs::write(process_dir.join("cmdline"), raw).unwrap();
-            claim_below(&process_dir, root).map(|(id, _)| id.to_string())
+            let of_qemu = claim_below(&process_dir, root).map(|(id, _)| id.to_string());
+            let socket = Path::new(runtime_dir).join("api.sock");
+            let socket = socket.to_str().unwrap();
+            let raw = format!("firecracker\0--id\0x\0--api-sock\0{socket}\0");
+            std::fs::write(process_dir.join("cmdline"), raw).unwrap();
+            let of_firecracker = claim_below(&process_dir, root).map(|(id, _)| id.to_string());
+            assert_eq!(of_qemu, of_firecracker);
+            of_qemu
         };
         assert_eq!(
             claimed("/run/banger/vm/00000000000a").unwrap(),

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use banger_model::{Check, Error, Result};
+use banger_model::{Check, CheckStatus, Error, Result, VmmChoice, VmmKind};
 
+use crate::firecracker::{FIRECRACKER, Judgement, PASTA, install_hint};
 use crate::kvm::{self, Verdict};
 use crate::process::Process;
 use crate::qemu::{QEMU, VSOCK};
-use crate::{KvmFacts, Search};
+use crate::{Demand, FirecrackerFacts, KvmFacts, LiveBoot, Search, choose};
 
 /// The one architecture this release runs on.
 const ARCH: &str = "x86_64";
@@ -37,7 +38,7 @@ pub enum ProgramFacts {
 }
 
 impl ProgramFacts {
-    fn new(found: Result<PathBuf>) -> ProgramFacts {
+    pub(crate) fn new(found: Result<PathBuf>) -> ProgramFacts {
         match found {
             Ok(path) => ProgramFacts::Found(path),
             Err(error) => ProgramFacts::Missing {
@@ -61,13 +62,15 @@ impl ProgramFacts {
     }
 }
 
-/// What is known about this host. Gathering it is cheap: nothing is started.
+/// What is known about this host. Gathering it is cheap: only Firecracker is asked for its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The processor architecture.
     pub arch: String,
     /// KVM.
     pub kvm: KvmFacts,
+    /// Firecracker.
+    pub firecracker: FirecrackerFacts,
     /// QEMU.
     pub qemu: ProgramFacts,
     /// The vsock program.
@@ -80,6 +83,7 @@ impl Facts {
         Facts {
             arch: std::env::consts::ARCH.to_owned(),
             kvm: kvm::look(),
+            firecracker: FirecrackerFacts::gather(search),
             qemu: ProgramFacts::new(search.qemu()),
             vsock: ProgramFacts::new(search.vsock()),
         }
@@ -102,7 +106,11 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
             format!("use a machine with an {ARCH} processor"),
         )
     };
-    let kvm = match facts.kvm.verdict() {
+    let live = match facts.firecracker.live {
+        LiveBoot::Works => &facts.firecracker.live,
+        _ => &facts.kvm.live,
+    };
+    let kvm = match facts.kvm.verdict_with(live) {
         Verdict::Works(detail) => Check::ok("kvm", detail),
         Verdict::Unproven(detail) => Check::warn(
             "kvm",
@@ -114,12 +122,87 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
             Check::warn("kvm", format!("{found}; VMs use software emulation"), fix)
         }
     };
+    let firecracker = firecracker_check(&facts.firecracker);
+    let mut qemu = program_check("qemu", QEMU, &facts.qemu, QEMU_TESTED);
+    let choice = choose(VmmChoice::Auto, Demand::default(), facts);
+    if qemu.status == CheckStatus::Fail
+        && let Ok(choice) = &choice
+        && choice.kind == VmmKind::Firecracker
+    {
+        // It is only the other one.
+        qemu.status = CheckStatus::Warn;
+    }
+    let vmm = match choice {
+        Ok(choice) => Check::ok("vmm", format!("{}: {}", choice.kind, choice.reason)),
+        Err(error) => Check::fail(
+            "vmm",
+            error.chain(),
+            error
+                .hint_text()
+                .unwrap_or("see the checks beside this one"),
+        ),
+    };
     vec![
         cpu,
         kvm,
-        program_check("qemu", QEMU, &facts.qemu, QEMU_TESTED),
+        firecracker,
+        pasta_check(&facts.firecracker),
+        qemu,
         program_check(VSOCK, VSOCK, &facts.vsock, VSOCK_TESTED),
+        vmm,
     ]
+}
+
+fn firecracker_check(facts: &FirecrackerFacts) -> Check {
+    let path = match &facts.program {
+        ProgramFacts::Found(path) => path,
+        ProgramFacts::Missing { message, hint } => {
+            return Check::warn(
+                FIRECRACKER,
+                format!("{message}; VMs use QEMU"),
+                hint.clone(),
+            );
+        }
+    };
+    let at = format!("at `{}`", path.display());
+    match facts.judge() {
+        Err(why) => Check::warn(
+            FIRECRACKER,
+            format!("{at}: {why}; VMs use QEMU"),
+            install_hint(),
+        ),
+        Ok((version, Judgement::Refused(why))) => Check::warn(
+            FIRECRACKER,
+            format!("{version} {at} is not used: {why}; VMs use QEMU"),
+            install_hint(),
+        ),
+        Ok((version, Judgement::Untested(why))) => Check::warn(
+            FIRECRACKER,
+            format!("{version} {at}, {why}"),
+            "if VMs do not start, use the release that was tried, or `--vmm qemu`",
+        ),
+        Ok((version, Judgement::Good)) => match &facts.live {
+            LiveBoot::Failed(why) => Check::warn(
+                FIRECRACKER,
+                format!("{version} {at} does not work here: {why}; VMs use QEMU"),
+                "see what the kernel says: `sudo dmesg | grep -i kvm`",
+            ),
+            LiveBoot::Works | LiveBoot::NotTried => {
+                Check::ok(FIRECRACKER, format!("{version} {at}"))
+            }
+        },
+    }
+}
+
+fn pasta_check(facts: &FirecrackerFacts) -> Check {
+    match &facts.pasta {
+        ProgramFacts::Found(path) => Check::ok(PASTA, format!("at `{}`", path.display())),
+        ProgramFacts::Missing { message, hint } => Check::warn(
+            PASTA,
+            format!("{message}; Firecracker needs it for `--nat`, and VMs with that use QEMU"),
+            hint.clone(),
+        ),
+    }
 }
 
 fn program_check(name: &str, program: &str, facts: &ProgramFacts, tested: (u32, u32)) -> Check {
@@ -177,7 +260,7 @@ fn parse_version(said: &str) -> Option<(&str, (u32, u32))> {
 }
 
 /// The first line of `program --version`.
-fn ask_version(program: &Path) -> std::io::Result<String> {
+pub(crate) fn ask_version(program: &Path) -> std::io::Result<String> {
     // A file takes any amount of output without blocking the program.
     let mut output = anonymous_file()?;
     let child = Command::new(program)
@@ -221,7 +304,6 @@ fn anonymous_file() -> std::io::Result<File> {
 mod tests {
     use super::*;
     use crate::testing::Scratch;
-    use banger_model::CheckStatus;
 
     #[test]
     fn versions_are_found_in_what_programs_say() {

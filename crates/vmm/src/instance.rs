@@ -8,17 +8,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use banger_model::{Code, Error, Result, VmId, VmmKind};
 
+use crate::firecracker::api_socket;
 use crate::machine::{agent_socket, boot_socket};
 use crate::process::Process;
 
 /// How long a killed process may take to disappear: the kernel frees a big guest's memory in
 /// that time even on a busy host.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the vsock program may take to end by itself after the VMM: it writes down what the
+/// How long a helper may take to end by itself after the VMM: it writes down what the
 /// guest said last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How much later than the vsock program, which ends because of it, a VMM may be seen to end.
+/// How much later than a helper, which ends because of it, a VMM may be seen to end.
 const TAKEN_ALONG: Duration = Duration::from_millis(500);
 
 /// One of the processes of a VM.
@@ -28,14 +29,42 @@ pub enum Part {
     Vmm,
     /// The program that carries vsock between the guest and unix sockets.
     Vsock,
+    /// The program that keeps what the VMM and the guest's console write.
+    Console,
+    /// The program that carries the guest's network.
+    Network,
+}
+
+/// What a VM consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Makeup {
+    pub(crate) kind: VmmKind,
+    /// The processes it needs, in the order in which they are ended.
+    pub(crate) parts: &'static [Part],
 }
 
 impl Part {
     fn noun(self) -> &'static str {
         match self {
             Part::Vmm => "the VMM",
-            Part::Vsock => "banger-vsock",
+            Part::Vsock | Part::Console => "banger-vsock",
+            Part::Network => "pasta",
         }
+    }
+
+    /// Where it stands when a VM is ended: the VMM first, since it is the one that is reported
+    /// when several have ended, and those that write down its last words last.
+    fn rank(self) -> u8 {
+        match self {
+            Part::Vmm => 0,
+            Part::Network => 1,
+            Part::Vsock | Part::Console => 2,
+        }
+    }
+
+    /// Whether it ends by itself after the VMM, once it has written down its last words.
+    fn has_last_words(self) -> bool {
+        matches!(self, Part::Vsock | Part::Console)
     }
 }
 
@@ -57,7 +86,8 @@ pub struct Ended {
 pub struct Instance {
     id: VmId,
     runtime_dir: PathBuf,
-    kind: Option<VmmKind>,
+    /// Known once the VMM is.
+    makeup: Option<Makeup>,
     processes: Vec<(Part, Process)>,
 }
 
@@ -65,26 +95,22 @@ impl Instance {
     pub(crate) fn new(
         id: VmId,
         runtime_dir: PathBuf,
-        kind: Option<VmmKind>,
+        makeup: Option<Makeup>,
         processes: Vec<(Part, Process)>,
     ) -> Instance {
         Instance {
             id,
             runtime_dir,
-            kind,
+            makeup,
             processes,
         }
     }
 
     /// Adds what was found to belong to the same VM.
-    pub(crate) fn add(&mut self, part: Part, process: Process, kind: Option<VmmKind>) {
-        // The VMM first: it is the one that is reported when several have ended.
-        let at = match part {
-            Part::Vmm => 0,
-            Part::Vsock => self.processes.len(),
-        };
-        self.processes.insert(at, (part, process));
-        self.kind = self.kind.or(kind);
+    pub(crate) fn add(&mut self, part: Part, process: Process, makeup: Option<Makeup>) {
+        self.processes.push((part, process));
+        self.processes.sort_by_key(|(part, _)| part.rank());
+        self.makeup = self.makeup.or(makeup);
     }
 
     /// Whose instance it is.
@@ -97,12 +123,12 @@ impl Instance {
         &self.runtime_dir
     }
 
-    /// Which VMM runs it; absent when only the vsock program is left.
+    /// Which VMM runs it; absent when only its helpers are left.
     pub fn kind(&self) -> Option<VmmKind> {
-        self.kind
+        self.makeup.map(|makeup| makeup.kind)
     }
 
-    /// The VMM's process id, or that of the vsock program when only that is left.
+    /// The VMM's process id, or that of a helper when only helpers are left.
     pub fn pid(&self) -> u32 {
         self.main().map_or(0, Process::pid)
     }
@@ -130,22 +156,30 @@ impl Instance {
                 .any(|(_, process)| process.has_ended())
     }
 
-    fn main(&self) -> Option<&Process> {
+    /// The VMM's process.
+    pub(crate) fn vmm(&self) -> Option<&Process> {
         let vmm = self.processes.iter().find(|(part, _)| *part == Part::Vmm);
-        vmm.or(self.processes.first()).map(|(_, process)| process)
+        vmm.map(|(_, process)| process)
+    }
+
+    fn main(&self) -> Option<&Process> {
+        self.vmm()
+            .or(self.processes.first().map(|(_, process)| process))
     }
 
     /// The part that was gone already when the instance was found.
     fn missing(&self) -> Option<Part> {
-        [Part::Vmm, Part::Vsock]
-            .into_iter()
+        let needed = self.makeup.map_or(&[Part::Vmm][..], |makeup| makeup.parts);
+        needed
+            .iter()
+            .copied()
             .find(|part| !self.processes.iter().any(|(found, _)| found == part))
     }
 
-    /// Waits until either process has ended; at once when one is missing. The other one may
+    /// Waits until one of the processes has ended; at once when one is missing. The others may
     /// still run then: call [`Instance::kill`]. May be called any number of times.
     ///
-    /// A VMM that ends takes the vsock program along, which may be seen first; the VMM is named
+    /// A VMM that ends takes its helpers along, which may be seen first; the VMM is named
     /// all the same.
     ///
     /// # Errors
@@ -172,9 +206,9 @@ impl Instance {
         let status = status.map_err(|source| {
             Error::new(Code::Io, format!("cannot watch {}", part.noun())).because(source)
         })?;
-        let by_itself = part == Part::Vsock && status.is_none_or(|status| status.code().is_some());
+        let by_itself = part != Part::Vmm && status.is_none_or(|status| status.code().is_some());
         if by_itself
-            && let Some((_, vmm)) = self.processes.iter().find(|(part, _)| *part == Part::Vmm)
+            && let Some(vmm) = self.vmm()
             && let Ok(Ok(status)) = tokio::time::timeout(TAKEN_ALONG, vmm.ended()).await
         {
             return Ok(Ended {
@@ -208,7 +242,7 @@ impl Instance {
     pub async fn kill(&self) -> Result<()> {
         let mut failures = Vec::new();
         for (part, process) in &self.processes {
-            if *part == Part::Vsock && self.kind.is_some() {
+            if part.has_last_words() && self.makeup.is_some() {
                 let last_words = tokio::time::timeout(LAST_WORDS, process.ended());
                 if matches!(last_words.await, Ok(Ok(_))) {
                     continue;
@@ -230,8 +264,8 @@ impl Instance {
     pub(crate) fn kill_blocking(&self) -> Result<()> {
         let mut failures = Vec::new();
         for (part, process) in &self.processes {
-            if *part == Part::Vsock
-                && self.kind.is_some()
+            if part.has_last_words()
+                && self.makeup.is_some()
                 && matches!(process.wait_until(Instant::now() + LAST_WORDS), Ok(true))
             {
                 process.reap();
@@ -250,7 +284,7 @@ impl Instance {
     /// Removes the sockets once nothing makes them again, and reports everything that failed.
     fn finish(&self, mut failures: Vec<String>) -> Result<()> {
         let dir = &self.runtime_dir;
-        for socket in [agent_socket(dir), boot_socket(dir)] {
+        for socket in [agent_socket(dir), boot_socket(dir), api_socket(dir)] {
             match std::fs::remove_file(&socket) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     failures.push(format!("cannot remove `{}`: {error}", socket.display()));
@@ -302,16 +336,22 @@ mod tests {
             stdout: None,
             log: &std::fs::File::create("/dev/null").unwrap(),
             tied: true,
+            namespace: None,
         }
         .spawn()
         .unwrap()
     }
 
+    const QEMU: Makeup = Makeup {
+        kind: VmmKind::QemuTcg,
+        parts: &[Part::Vmm, Part::Vsock],
+    };
+
     fn instance(scratch: &Scratch) -> Instance {
         Instance::new(
             "00000000000a".parse().unwrap(),
             scratch.path().to_owned(),
-            Some(VmmKind::QemuTcg),
+            Some(QEMU),
             vec![(Part::Vmm, sleeper()), (Part::Vsock, sleeper())],
         )
     }
@@ -353,6 +393,7 @@ mod tests {
             stdout: None,
             log: &std::fs::File::create("/dev/null").unwrap(),
             tied: true,
+            namespace: None,
         }
         .spawn()
         .unwrap();

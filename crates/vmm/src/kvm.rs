@@ -7,23 +7,16 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use banger_model::{IoContext, Result};
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::inotify;
 use serde::{Deserialize, Serialize};
 
-use crate::process::{Process, poll_until};
-use crate::{Facts, log_tail, qemu};
+mod probe;
+
+pub use probe::{ProbeInputs, prove, recall};
 
 /// The version every Linux since 2.6.22 reports.
 const API_VERSION: i32 = 12;
-/// How long the probe's kernel may take to user space: many times what KVM needs.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(6);
-/// What the agent says when it was booted by the probe.
-const PROBE_OK: &str = "banger-probe-ok";
 
 /// What opening `/dev/kvm` gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +56,7 @@ pub struct KvmFacts {
     pub device: DeviceAccess,
     /// `vmx` or `svm`, when the processor says so.
     pub cpu_flag: Option<String>,
-    /// What booting a kernel gave.
+    /// What booting a kernel with QEMU gave.
     pub live: LiveBoot,
 }
 
@@ -84,7 +77,13 @@ pub(crate) enum Verdict {
 }
 
 impl KvmFacts {
+    /// As far as QEMU has tried.
     pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict_with(&self.live)
+    }
+
+    /// As far as the VMM has tried whose boot gave `live`.
+    pub(crate) fn verdict_with(&self, live: &LiveBoot) -> Verdict {
         let broken = |found: String, fix: &str| Verdict::Broken {
             found,
             fix: fix.to_owned(),
@@ -126,7 +125,7 @@ impl KvmFacts {
                  machine",
             );
         };
-        match &self.live {
+        match live {
             LiveBoot::Works => Verdict::Works(format!("KVM works: a kernel has booted ({flag})")),
             LiveBoot::NotTried => {
                 Verdict::Unproven(format!("KVM has not been tried yet ({flag} is there)"))
@@ -204,192 +203,6 @@ fn virtualisation_flag(cpuinfo: &str) -> Option<String> {
         .split_ascii_whitespace()
         .find(|word| matches!(*word, "vmx" | "svm"))?;
     Some(flag.to_owned())
-}
-
-/// What the live probe boots, and where it works.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbeInputs<'a> {
-    /// The kernel.
-    pub kernel: &'a Path,
-    /// The initial RAM file system; its init answers the word `banger.probe`.
-    pub initramfs: &'a Path,
-    /// An existing private directory for the probe's files.
-    pub scratch_dir: &'a Path,
-    /// Where the answer is kept.
-    pub cache_file: &'a Path,
-}
-
-/// Fills in `facts.kvm.live`: not at all when the facts decide without it, from the cache when
-/// nothing has changed since, else by booting a kernel. Blocks for at most a few seconds.
-pub fn prove_kvm(facts: &mut Facts, inputs: ProbeInputs<'_>) {
-    if !matches!(facts.kvm.verdict(), Verdict::Unproven(_)) {
-        return;
-    }
-    let Ok(program) = facts.qemu.path() else {
-        return;
-    };
-    let key = match Key::new(program, inputs) {
-        Ok(key) => key,
-        Err(error) => {
-            facts.kvm.live = LiveBoot::Failed(error.chain());
-            return;
-        }
-    };
-    if let Some(known) = read_cache(inputs.cache_file, &key) {
-        facts.kvm.live = known;
-        return;
-    }
-    let live = match boot(program, inputs) {
-        Ok(live) => live,
-        // Trouble on our side says nothing about KVM, so it is not remembered.
-        Err(error) => {
-            facts.kvm.live = LiveBoot::Failed(error.chain());
-            return;
-        }
-    };
-    if let Err(error) = write_cache(
-        inputs.cache_file,
-        &Cached {
-            key,
-            live: live.clone(),
-        },
-    ) {
-        tracing::warn!(%error, "the result of the KVM probe is not kept");
-    }
-    facts.kvm.live = live;
-}
-
-/// Everything the answer depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Key {
-    boot_id: String,
-    files: Vec<Stamp>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    path: PathBuf,
-    size: u64,
-    modified_ns: i128,
-}
-
-impl Key {
-    fn new(program: &Path, inputs: ProbeInputs<'_>) -> Result<Key> {
-        let boot_id_file = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot_id = std::fs::read_to_string(boot_id_file).at("read", boot_id_file)?;
-        let stamp = |path: &Path| {
-            let found = std::fs::metadata(path).at("read", path)?;
-            Ok(Stamp {
-                path: path.to_owned(),
-                size: found.len(),
-                modified_ns: i128::from(found.mtime()) * 1_000_000_000
-                    + i128::from(found.mtime_nsec()),
-            })
-        };
-        Ok(Key {
-            boot_id: boot_id.trim().to_owned(),
-            files: [program, inputs.kernel, inputs.initramfs]
-                .into_iter()
-                .map(stamp)
-                .collect::<Result<_>>()?,
-        })
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Cached {
-    key: Key,
-    live: LiveBoot,
-}
-
-/// The kept answer, when it is for this key. Anything unreadable counts as none.
-fn read_cache(path: &Path, key: &Key) -> Option<LiveBoot> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let cached: Cached = serde_json::from_str(&text).ok()?;
-    (cached.key == *key && cached.live != LiveBoot::NotTried).then_some(cached.live)
-}
-
-fn write_cache(path: &Path, cached: &Cached) -> Result<()> {
-    let text = serde_json::to_string(cached)
-        .map_err(|error| banger_model::Error::internal("cannot write JSON").because(error))?;
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, text).at("write", &partial)?;
-    std::fs::rename(&partial, path).at("write", path)
-}
-
-/// Boots the kernel and watches its console.
-fn boot(program: &Path, inputs: ProbeInputs<'_>) -> Result<LiveBoot> {
-    let console = inputs.scratch_dir.join("kvm-probe.console");
-    let log = inputs.scratch_dir.join("kvm-probe.log");
-    File::create(&console).at("create", &console)?;
-    let watch = watch(&console)
-        .map_err(std::io::Error::from)
-        .at("watch", &console)?;
-    let process = qemu::spawn_probe(program, inputs.kernel, inputs.initramfs, &console, &log)?;
-    let outcome = follow(&process, &watch, &console, &log);
-    let killed = process.send_kill().and_then(|()| {
-        process.wait_until(Instant::now() + BOOT_TIMEOUT)?;
-        Ok(process.reap())
-    });
-    if let Err(error) = killed {
-        tracing::warn!(%error, pid = process.pid(), "the KVM probe was not ended");
-    }
-    for file in [&console, &log] {
-        if let Err(error) = std::fs::remove_file(file) {
-            tracing::debug!(%error, file = %file.display(), "left behind");
-        }
-    }
-    outcome
-}
-
-fn watch(console: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, console, inotify::WatchFlags::MODIFY)?;
-    Ok(watch)
-}
-
-fn follow(
-    process: &Process,
-    watch: &std::os::fd::OwnedFd,
-    console: &Path,
-    log: &Path,
-) -> Result<LiveBoot> {
-    let deadline = Instant::now() + BOOT_TIMEOUT;
-    loop {
-        let mut fds = [process.poll_fd(), PollFd::new(watch, PollFlags::IN)];
-        poll_until(&mut fds, deadline).at("watch", console)?;
-        let ended = !fds[0].revents().is_empty();
-        drain(watch);
-        // Read after the wait, so that what was written before its end counts.
-        let said = log_tail(console, 20)?;
-        if said.contains(PROBE_OK) {
-            return Ok(LiveBoot::Works);
-        }
-        let words = |text: String| match text.lines().last() {
-            Some(line) => format!("; its last words: {line}"),
-            None => String::new(),
-        };
-        if ended {
-            return Ok(LiveBoot::Failed(format!(
-                "QEMU ended before the guest reached user space{}",
-                words(log_tail(log, 1)?)
-            )));
-        }
-        if Instant::now() >= deadline {
-            return Ok(LiveBoot::Failed(format!(
-                "the guest hung for {} s{}",
-                BOOT_TIMEOUT.as_secs(),
-                words(said)
-            )));
-        }
-    }
-}
-
-/// Takes the pending events off; what they say does not matter.
-fn drain(watch: &std::os::fd::OwnedFd) {
-    let mut buffer = [std::mem::MaybeUninit::<u8>::uninit(); 4096];
-    let mut reader = inotify::Reader::new(watch, &mut buffer);
-    while reader.next().is_ok() {}
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@
 mod choose;
 mod discover;
 mod driver;
+mod firecracker;
 mod host;
 mod instance;
 mod kvm;
+mod log;
 mod machine;
 mod process;
 mod programs;
@@ -21,15 +23,16 @@ mod tail;
 #[cfg(test)]
 mod testing;
 
-pub use choose::{Choice, choose, driver};
+pub use choose::{Choice, Demand, choose, driver};
 pub use discover::find_all;
 pub use driver::Driver;
+pub use firecracker::{Firecracker, FirecrackerFacts, FirecrackerPrograms};
 pub use host::{Facts, ProgramFacts, checks};
 pub use instance::{Ended, Instance, Part};
-pub use kvm::{DeviceAccess, KvmFacts, LiveBoot, ProbeInputs, prove_kvm};
+pub use kvm::{DeviceAccess, KvmFacts, LiveBoot, ProbeInputs, prove, recall};
 pub use machine::{
     Disk, GuestNetwork, Machine, agent_socket, boot_socket, device_path, guest_network, runtime_dir,
 };
 pub use programs::{Programs, Search};
-pub use qemu::Qemu;
+pub use qemu::{Accel, Qemu};
 pub use tail::log_tail;

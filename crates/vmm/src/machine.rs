@@ -99,6 +99,13 @@ pub fn device_path(index: usize) -> Result<String> {
         .ok_or_else(|| Error::internal(format!("a machine has at most {DISKS_MAX} disks")))
 }
 
+/// The address of the guest's network interface: stable, and under QEMU's prefix. Only the
+/// VM's own VMM ever sees it.
+pub(crate) fn mac(id: &VmId) -> String {
+    let id = id.as_str();
+    format!("52:54:00:{}:{}:{}", &id[6..8], &id[8..10], &id[10..12])
+}
+
 impl Machine {
     /// Checks what no VMM could carry out.
     pub(crate) fn validate(&self) -> Result<()> {

@@ -20,6 +20,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::firecracker::{Namespace, explain_namespace};
+
 /// Clock ticks per second in `/proc/<pid>/stat`; fixed by the kernel's interface on every
 /// architecture banger runs on.
 const USER_HZ: u64 = 100;
@@ -49,6 +51,8 @@ pub(crate) struct Detached<'a> {
     pub(crate) log: &'a File,
     /// Whether it must not outlive the calling thread.
     pub(crate) tied: bool,
+    /// The network of its own that it gets.
+    pub(crate) namespace: Option<&'a Namespace>,
 }
 
 impl Detached<'_> {
@@ -68,12 +72,16 @@ impl Detached<'_> {
             .stdout(stdout)
             .stderr(output(self.log)?);
         let tied = self.tied;
+        let namespace = self.namespace.cloned();
         // SAFETY: between fork and exec the closure makes system calls only: it allocates
         // nothing and takes no lock.
         unsafe {
-            command.pre_exec(move || prepare(tied));
+            command.pre_exec(move || prepare(tied, namespace.as_ref()));
         }
         let child = command.spawn().map_err(|source| {
+            if let Some(error) = explain_namespace(&source) {
+                return error;
+            }
             Error::new(
                 Code::MissingProgram,
                 format!("cannot run `{}`", self.program.display()),
@@ -87,10 +95,13 @@ impl Detached<'_> {
 }
 
 /// Runs in the child, before exec.
-fn prepare(tied: bool) -> io::Result<()> {
+fn prepare(tied: bool, namespace: Option<&Namespace>) -> io::Result<()> {
     rustix::process::setsid()?;
-    // Sockets and files are private from the moment they exist.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Sockets and files are private from the moment they exist, and none is to be executed.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    if let Some(namespace) = namespace {
+        namespace.enter()?;
+    }
     if tied {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     }
@@ -245,6 +256,7 @@ mod tests {
             stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied,
+            namespace: None,
         }
         .spawn()
         .unwrap()
@@ -298,6 +310,7 @@ mod tests {
             stdout: None,
             log: &log,
             tied: false,
+            namespace: None,
         }
         .spawn()
         .unwrap();
@@ -306,7 +319,7 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("log")).unwrap();
         // 0, 1, 2 and the directory that `ls` itself has open; own session: session id = pid.
         let pid = process.pid();
-        assert_eq!(text, format!("/ 0077\n4\n0\n{pid} {pid}\n"));
+        assert_eq!(text, format!("/ 0177\n4\n0\n{pid} {pid}\n"));
     }
 
     #[test]
@@ -319,6 +332,7 @@ mod tests {
             stdout: None,
             log: &File::create("/dev/null").unwrap(),
             tied: false,
+            namespace: None,
         }
         .spawn()
         .unwrap_err();

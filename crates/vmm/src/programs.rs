@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 
 use banger_model::{Code, Error, Result};
 
+use crate::firecracker::{FIRECRACKER, PASTA, install_hint, pasta_hint};
 use crate::qemu::{QEMU, VSOCK};
 
-/// Where to look: for QEMU at the path from the configuration alone when it names one, else in
-/// `PATH`; for banger's own programs in `../lib/banger` of the running executable.
+/// Where to look: for a VMM at the path that the environment or else the configuration names,
+/// and there alone when one does, else in `PATH`; for banger's own programs in `../lib/banger`
+/// of the running executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
+    /// Firecracker, when the environment names it.
+    pub firecracker_env: Option<PathBuf>,
+    /// Firecracker, when the configuration names it.
+    pub firecracker_bin: Option<PathBuf>,
     /// QEMU, when the configuration names it.
     pub qemu_bin: Option<PathBuf>,
     /// The value of `PATH`.
@@ -27,24 +33,52 @@ impl Search {
     /// `missing_program` with how to install it.
     pub fn qemu(&self) -> Result<PathBuf> {
         if let Some(path) = &self.qemu_bin {
-            if path.is_absolute() && is_executable(path) {
-                return Ok(path.to_owned());
-            }
-            return Err(Error::new(
-                Code::MissingProgram,
-                format!("`{}` is not an executable file", path.display()),
-            )
-            .hint("correct `qemu_bin` in the configuration file, or remove it"));
+            return named(
+                path,
+                "correct `qemu_bin` in the configuration file, or remove it",
+            );
         }
+        self.installed(QEMU).ok_or_else(|| {
+            Error::new(Code::MissingProgram, format!("`{QEMU}` is not installed"))
+                .hint("install it: `sudo apt-get install qemu-system-x86`")
+        })
+    }
+
+    /// Firecracker.
+    ///
+    /// # Errors
+    /// `missing_program` with how to install it.
+    pub fn firecracker(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.firecracker_env {
+            return named(path, "correct the variable BANGER_FIRECRACKER, or unset it");
+        }
+        if let Some(path) = &self.firecracker_bin {
+            let hint = "correct `firecracker_bin` in the configuration file, or remove it";
+            return named(path, hint);
+        }
+        self.installed(FIRECRACKER).ok_or_else(|| {
+            let message = format!("`{FIRECRACKER}` is not installed");
+            Error::new(Code::MissingProgram, message).hint(install_hint())
+        })
+    }
+
+    /// pasta, which carries the network of a VM under Firecracker.
+    ///
+    /// # Errors
+    /// `missing_program` with how to install it.
+    pub fn pasta(&self) -> Result<PathBuf> {
+        self.installed(PASTA).ok_or_else(|| {
+            Error::new(Code::MissingProgram, format!("`{PASTA}` is not installed"))
+                .hint(pasta_hint())
+        })
+    }
+
+    fn installed(&self, program: &str) -> Option<PathBuf> {
         let path = self.path.iter().flat_map(std::env::split_paths);
         // A relative entry would depend on the directory banger is called from.
         path.filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(QEMU))
+            .map(|dir| dir.join(program))
             .find(|file| is_executable(file))
-            .ok_or_else(|| {
-                Error::new(Code::MissingProgram, format!("`{QEMU}` is not installed"))
-                    .hint("install it: `sudo apt-get install qemu-system-x86`")
-            })
     }
 
     /// The vsock program, which is installed with banger.
@@ -88,6 +122,18 @@ impl Programs {
             vsock: search.vsock()?,
         })
     }
+}
+
+/// A program at a path that somebody wrote down: another is never taken instead.
+fn named(path: &Path, hint: &str) -> Result<PathBuf> {
+    if path.is_absolute() && is_executable(path) {
+        return Ok(path.to_owned());
+    }
+    Err(Error::new(
+        Code::MissingProgram,
+        format!("`{}` is not an executable file", path.display()),
+    )
+    .hint(hint))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use banger_model::ByteSize;
 
-use crate::{Disk, Machine, runtime_dir};
+use crate::{Disk, FirecrackerFacts, LiveBoot, Machine, ProgramFacts, runtime_dir};
 
 /// A private directory, removed at the end.
 pub(crate) struct Scratch(PathBuf);
@@ -60,6 +60,24 @@ pub(crate) fn machine(runtime_root: &Path, id: &str) -> Machine {
             },
         ],
         nat: false,
+    }
+}
+
+/// A program that is not installed.
+pub(crate) fn missing(message: &str) -> ProgramFacts {
+    ProgramFacts::Missing {
+        message: message.to_owned(),
+        hint: "get it".to_owned(),
+    }
+}
+
+/// A host without Firecracker.
+pub(crate) fn no_firecracker() -> FirecrackerFacts {
+    FirecrackerFacts {
+        program: missing("`firecracker` is not installed"),
+        version: Err("it is not there".to_owned()),
+        live: LiveBoot::NotTried,
+        pasta: missing("`pasta` is not installed"),
     }
 }
 

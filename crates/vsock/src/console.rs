@@ -1,13 +1,12 @@
-//! Keeps the guest's serial console in a file, within a limit.
+//! Keeps the guest's serial console, or the log of its VMM, in a file, within a limit.
 //!
-//! The guest decides how much it prints, so the file is bounded: when it is full it becomes
+//! The guest decides how much is written, so the file is bounded: when it is full it becomes
 //! `<name>.1`, replacing an earlier one, and a new one begins. What is kept is between one and
 //! two times the limit, always the newest.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// How long the file may become, in bytes.
@@ -16,7 +15,7 @@ const LIMIT: u64 = 4 << 20;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Console {
-    stream: UnixStream,
+    source: File,
     path: PathBuf,
     file: File,
     written: u64,
@@ -25,21 +24,27 @@ pub(crate) struct Console {
 
 impl Console {
     /// Begins a new file at `path`, without what an earlier boot printed.
-    pub(crate) fn new(stream: UnixStream, path: &Path) -> io::Result<Console> {
-        stream.set_nonblocking(true)?;
-        remove(&older(path))?;
+    pub(crate) fn new(source: File, path: &Path) -> io::Result<Console> {
         remove(path)?;
+        Console::go_on(source, path)
+    }
+
+    /// Begins at the end of the file at `path`, which others may write to as well.
+    pub(crate) fn go_on(source: File, path: &Path) -> io::Result<Console> {
+        rustix::io::ioctl_fionbio(&source, true)?;
+        remove(&older(path))?;
+        let file = create(path)?;
         Ok(Console {
-            stream,
+            source,
             path: path.to_owned(),
-            file: create(path)?,
-            written: 0,
+            written: file.metadata()?.len(),
+            file,
             limit: LIMIT,
         })
     }
 
-    pub(crate) fn stream(&self) -> &UnixStream {
-        &self.stream
+    pub(crate) fn source(&self) -> &File {
+        &self.source
     }
 
     /// Writes down what has arrived; says whether there will be more. A file that cannot be
@@ -48,7 +53,7 @@ impl Console {
     pub(crate) fn on_ready(&mut self, buffer: &mut [u8]) -> (bool, io::Result<()>) {
         let mut kept = Ok(());
         loop {
-            match (&self.stream).read(buffer) {
+            match (&self.source).read(buffer) {
                 Ok(0) => return (false, kept),
                 Ok(count) => {
                     let wrote = self.keep(&buffer[..count]);
@@ -65,7 +70,7 @@ impl Console {
 
     /// Writes down everything that is left.
     pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.stream.set_nonblocking(false)?;
+        rustix::io::ioctl_fionbio(&self.source, false)?;
         loop {
             let (more, kept) = self.on_ready(buffer);
             kept?;
@@ -96,8 +101,8 @@ fn older(path: &Path) -> PathBuf {
 
 fn create(path: &Path) -> io::Result<File> {
     File::options()
-        .write(true)
-        .create_new(true)
+        .append(true)
+        .create(true)
         .mode(0o600)
         .open(path)
 }
@@ -111,6 +116,9 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -120,6 +128,7 @@ mod tests {
         std::fs::write(&path, "an earlier boot").unwrap();
         std::fs::write(older(&path), "much earlier").unwrap();
         let (ours, mut guest) = UnixStream::pair().unwrap();
+        let ours = File::from(OwnedFd::from(ours));
         let mut console = Console::new(ours, &path).unwrap();
         console.limit = 100;
         assert!(!older(&path).exists());
@@ -146,6 +155,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("console.log");
         let (ours, mut guest) = UnixStream::pair().unwrap();
+        let ours = File::from(OwnedFd::from(ours));
         let mut console = Console::new(ours, &path).unwrap();
         console.file = File::options().write(true).open("/dev/full").unwrap();
         let mut buffer = [0; 64];

@@ -1,12 +1,14 @@
-//! The program beside each QEMU: carries vsock between the guest and unix sockets, and keeps the
+//! The program beside each VMM: carries vsock between the guest and unix sockets, and keeps the
 //! guest's console.
 //!
 //! ```text
-//! banger-vsock --runtime-dir DIR --console FILE
+//! banger-vsock --runtime-dir DIR --console FILE               beside QEMU
+//! banger-vsock --runtime-dir DIR --console FILE --log FILE    beside Firecracker
 //! ```
 //!
-//! Standard input is the vhost-user connection to QEMU, standard output QEMU's serial port, both
-//! made before either program. It listens on `DIR/agent.sock` ([`mux`]) and ends when QEMU does.
+//! Beside QEMU, standard input is the vhost-user connection to it, standard output its serial
+//! port, both made before either program. It listens on `DIR/agent.sock` ([`mux`]) and ends when
+//! QEMU does. Firecracker has a vsock of its own; there it only keeps what is written ([`keeper`]).
 //! What goes wrong is said on standard error.
 //!
 //! It is one thread around one epoll. Everything that comes from the guest is hostile: rings,
@@ -16,6 +18,7 @@
 mod console;
 mod device;
 mod frontend;
+mod keeper;
 mod mux;
 mod packet;
 mod ring;
@@ -70,9 +73,17 @@ fn run() -> Result<(), Failure> {
     };
     // SAFETY: whoever starts this program leaves exactly these two descriptors to it, and
     // nothing here has used them: standard input and output are not touched otherwise.
-    let [vhost, serial] = unsafe { [0, 1].map(|fd| UnixStream::from(OwnedFd::from_raw_fd(fd))) };
-    let console = Console::new(serial, &args.console)
-        .map_err(|error| format!("cannot write `{}`: {error}", args.console.display()))?;
+    let [first, second] = unsafe { [0, 1].map(|fd| OwnedFd::from_raw_fd(fd)) };
+    let writes = |path: &Path, made: std::io::Result<Console>| {
+        made.map_err(|error| format!("cannot write `{}`: {error}", path.display()))
+    };
+    if let Some(log) = &args.log {
+        let console = writes(&args.console, Console::new(first.into(), &args.console))?;
+        let log = writes(log, Console::go_on(second.into(), log))?;
+        return Ok(keeper::run([console, log])?);
+    }
+    let vhost = UnixStream::from(first);
+    let console = writes(&args.console, Console::new(second.into(), &args.console))?;
     let socket = args.runtime_dir.join("agent.sock");
     let mux = Mux::new(&socket, GUEST_CID, LISTENER, max_peers())
         .map_err(|error| format!("cannot listen on `{}`: {error}", socket.display()))?;
@@ -83,18 +94,21 @@ fn run() -> Result<(), Failure> {
 struct Args {
     runtime_dir: PathBuf,
     console: PathBuf,
+    log: Option<PathBuf>,
 }
 
 impl Args {
     /// None when only the version is asked for.
     fn parse(mut args: impl Iterator<Item = std::ffi::OsString>) -> Result<Option<Args>, Failure> {
-        const USAGE: &str = "started by bangerd as `banger-vsock --runtime-dir DIR --console FILE`";
-        let (mut runtime_dir, mut console) = (None, None);
+        const USAGE: &str =
+            "started by bangerd as `banger-vsock --runtime-dir DIR --console FILE [--log FILE]`";
+        let (mut runtime_dir, mut console, mut log) = (None, None, None);
         while let Some(option) = args.next() {
             let slot = match option.to_str() {
                 Some("--version") => return Ok(None),
                 Some("--runtime-dir") => &mut runtime_dir,
                 Some("--console") => &mut console,
+                Some("--log") => &mut log,
                 _ => return Err(USAGE.into()),
             };
             *slot = Some(PathBuf::from(args.next().ok_or(USAGE)?));
@@ -106,6 +120,7 @@ impl Args {
         Ok(Some(Args {
             runtime_dir,
             console,
+            log,
         }))
     }
 }
@@ -149,7 +164,7 @@ impl Loop {
             epoll::add(&epoll, fd, EventData::new_u64(token), EventFlags::IN)
         };
         watch(vhost.as_fd(), FRONTEND)?;
-        watch(console.stream().as_fd(), CONSOLE)?;
+        watch(console.source().as_fd(), CONSOLE)?;
         let handler = BackendReqHandler::from_stream(vhost.try_clone()?, frontend.clone());
         let mut this = Loop {
             epoll,
@@ -269,7 +284,7 @@ impl Loop {
             eprintln!("banger-vsock: cannot keep the console: {error}");
         }
         if !more {
-            epoll::delete(&self.epoll, self.console.stream())?;
+            epoll::delete(&self.epoll, self.console.source())?;
         }
         Ok(())
     }

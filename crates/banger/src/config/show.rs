@@ -53,9 +53,14 @@ fn settings(paths: &Paths) -> Result<Vec<Setting>> {
         .map(|(key, value, source)| setting(key, value, &source.to_string()))
         .collect();
     let config = Config::load(&paths.config_file)?;
-    for (key, path) in [("qemu_bin", config.qemu_bin)] {
-        if let Some(path) = path {
-            settings.push(setting(key, path.display().to_string(), "config"));
+    let firecracker = match &paths.firecracker {
+        Some(path) => Some((path.clone(), "BANGER_FIRECRACKER")),
+        None => config.firecracker_bin.map(|path| (path, "config")),
+    };
+    let qemu = config.qemu_bin.map(|path| (path, "config"));
+    for (key, program) in [("firecracker_bin", firecracker), ("qemu_bin", qemu)] {
+        if let Some((path, source)) = program {
+            settings.push(setting(key, path.display().to_string(), source));
         }
     }
     if let Some(mirror) = config.images.mirror {

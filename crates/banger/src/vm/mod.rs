@@ -27,7 +27,7 @@ mod workspace;
 use banger_api::Vm;
 use banger_config::Paths;
 use banger_model::{Code, Error, Result, VmmChoice};
-use banger_vmm::{Facts, choose};
+use banger_vmm::{Demand, Facts, choose};
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
@@ -150,20 +150,24 @@ pub(crate) fn say_spec(ui: &Ui, paths: &Paths, vm: &Vm) {
     }
     let vmm = match vm.vmm_running {
         Some(kind) => kind.to_string(),
-        None => likely_vmm(vm.vmm, || host_facts(paths)),
+        None => {
+            let demand = Demand {
+                vcpus: vm.vcpus,
+                nat: vm.nat,
+            };
+            likely_vmm(vm.vmm, demand, || host_facts(paths))
+        }
     };
     ui.say(&spec_line(vm, &vmm));
 }
 
-/// The VMM that the daemon, which has not chosen yet, will choose, as far as that is certain:
-/// where KVM does not work, only one is left.
-fn likely_vmm(asked: VmmChoice, facts: impl FnOnce() -> Facts) -> String {
+/// The VMM that the daemon, which has not chosen yet, will choose, as far as that is certain.
+fn likely_vmm(asked: VmmChoice, demand: Demand, facts: impl FnOnce() -> Facts) -> String {
     if !matches!(asked, VmmChoice::Auto | VmmChoice::Qemu) {
         return asked.to_string();
     }
-    let facts = facts();
-    match (choose(VmmChoice::QemuKvm, &facts), choose(asked, &facts)) {
-        (Err(_), Ok(choice)) => choice.kind.to_string(),
+    match choose(asked, demand, &facts()) {
+        Ok(choice) if choice.is_certain => choice.kind.to_string(),
         _ => asked.to_string(),
     }
 }
@@ -195,7 +199,7 @@ pub(crate) fn example() -> Vm {
 
 #[cfg(test)]
 mod tests {
-    use banger_vmm::{DeviceAccess, KvmFacts, LiveBoot, ProgramFacts};
+    use banger_vmm::{DeviceAccess, FirecrackerFacts, KvmFacts, LiveBoot, ProgramFacts};
 
     use super::*;
 
@@ -212,21 +216,36 @@ mod tests {
 
     #[test]
     fn only_a_certain_vmm_is_named() {
-        let facts = |device, cpu_flag: Option<&str>| Facts {
+        let facts = |device, cpu_flag: Option<&str>, live: LiveBoot| Facts {
             arch: "x86_64".into(),
             kvm: KvmFacts {
                 device,
                 cpu_flag: cpu_flag.map(str::to_owned),
-                live: LiveBoot::NotTried,
+                live: live.clone(),
+            },
+            firecracker: FirecrackerFacts {
+                program: ProgramFacts::Found("/firecracker".into()),
+                version: Ok("Firecracker v1.14.1".into()),
+                live: live.clone(),
+                pasta: ProgramFacts::Missing {
+                    message: "gone".into(),
+                    hint: "get it".into(),
+                },
             },
             qemu: ProgramFacts::Found("/qemu".into()),
             vsock: ProgramFacts::Found("/vsock".into()),
         };
-        let absent = || facts(DeviceAccess::Absent, Some("vmx"));
-        let unproven = || facts(DeviceAccess::Opens { api_version: 12 }, Some("vmx"));
-        assert_eq!(likely_vmm(VmmChoice::Auto, absent), "qemu-tcg");
-        assert_eq!(likely_vmm(VmmChoice::Auto, unproven), "auto");
-        assert_eq!(likely_vmm(VmmChoice::QemuKvm, absent), "qemu-kvm");
+        const OPENS: DeviceAccess = DeviceAccess::Opens { api_version: 12 };
+        let absent = || facts(DeviceAccess::Absent, Some("vmx"), LiveBoot::NotTried);
+        let unproven = || facts(OPENS, Some("vmx"), LiveBoot::NotTried);
+        let works = || facts(OPENS, Some("vmx"), LiveBoot::Works);
+        let plain = Demand::default();
+        let nat = Demand { nat: true, ..plain };
+        assert_eq!(likely_vmm(VmmChoice::Auto, plain, absent), "qemu-tcg");
+        assert_eq!(likely_vmm(VmmChoice::Auto, plain, unproven), "auto");
+        assert_eq!(likely_vmm(VmmChoice::Auto, plain, works), "firecracker");
+        assert_eq!(likely_vmm(VmmChoice::Auto, nat, works), "qemu-kvm");
+        assert_eq!(likely_vmm(VmmChoice::QemuKvm, plain, absent), "qemu-kvm");
     }
 
     #[test]

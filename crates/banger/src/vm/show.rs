@@ -33,7 +33,10 @@ pub(crate) async fn cmd_show(ui: &Ui, args: ShowArgs) -> Result<Exit> {
 
 fn as_table(vm: Vm) -> String {
     let vmm = match vm.vmm_running {
-        Some(kind) => format!("{kind} (asked for: {})", vm.vmm),
+        Some(kind) => match &vm.vmm_reason {
+            Some(reason) => format!("{kind} (asked for: {}; {})", vm.vmm, reason),
+            None => format!("{kind} (asked for: {})", vm.vmm),
+        },
         None => vm.vmm.to_string(),
     };
     let rows = [

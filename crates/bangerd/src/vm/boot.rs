@@ -23,7 +23,7 @@ use banger_image::Image;
 use banger_kernel::Kernel;
 use banger_model::{Code, DiskStrategy, Error, IoContext, Progress, Result};
 use banger_store::VmRow;
-use banger_vmm::{Choice, Driver, Ended, Facts, Instance, Machine, Part, ProbeInputs};
+use banger_vmm::{Choice, Demand, Driver, Ended, Facts, Instance, Machine, Part, ProbeInputs};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -107,13 +107,16 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     }
     // Side by side: neither needs the other.
     let identity = async { Ok(git_identity::of_host().await) };
-    let ((driver, machine, mut config), git) = tokio::try_join!(prepare(boot, files), identity)?;
+    let ((choice, driver, machine, mut config), git) =
+        tokio::try_join!(prepare(boot, files), identity)?;
     config.git = git;
     if boot.only_to_save {
         config.init = InitPolicy::None;
     }
-    let kind = driver.kind();
-    boot.shared.change(|vm| vm.vmm_running = Some(kind));
+    boot.shared.change(|vm| {
+        vm.vmm_running = Some(choice.kind);
+        vm.vmm_reason = Some(choice.reason);
+    });
 
     failpoint::pass("listen for the guest").await?;
     let dial = listen(&files.runtime)?;
@@ -190,7 +193,7 @@ pub(super) fn cancelled() -> Error {
 async fn prepare(
     boot: &Boot<'_>,
     files: &VmFiles,
-) -> Result<(Box<dyn Driver>, Machine, BootConfig)> {
+) -> Result<(Choice, Box<dyn Driver>, Machine, BootConfig)> {
     let (row, files) = (boot.row.clone(), files.clone());
     let (image, kernel, strategy) = (
         boot.image.rootfs.clone(),
@@ -206,7 +209,7 @@ async fn prepare(
                 kernel: &kernel.vmlinux,
                 initramfs: &initramfs,
                 scratch_dir: &files.runtime,
-                cache_file: &context.layout.kvm_cache(),
+                cache_file: &context.layout.kvm_cache,
             };
             let (choice, driver) = choose(context, &row, inputs)?;
             tracing::info!(vmm = %choice.kind, reason = choice.reason, "the VMM is chosen");
@@ -234,7 +237,7 @@ async fn prepare(
                 disks: attached.disks,
                 nat: row.spec.nat,
             };
-            Ok((driver, machine, config))
+            Ok((choice, driver, machine, config))
         })
         .await
 }
@@ -245,14 +248,32 @@ fn choose(
     inputs: ProbeInputs<'_>,
 ) -> Result<(Choice, Box<dyn Driver>)> {
     let mut facts = Facts::gather(&context.search);
+    let demand = demand(&row.spec);
     if row.spec.vmm != banger_model::VmmChoice::QemuTcg {
         // One proof at a time: the second finds the first one's answer.
         let _proving = context.proving_kvm();
-        banger_vmm::prove_kvm(&mut facts, inputs);
+        banger_vmm::prove(row.spec.vmm, demand, &mut facts, inputs);
     }
-    let choice = banger_vmm::choose(row.spec.vmm, &facts)?;
+    let choice = banger_vmm::choose(row.spec.vmm, demand, &facts)?;
     let driver = banger_vmm::driver(choice.kind, &facts)?;
     Ok((choice, driver))
+}
+
+/// What of a VM matters for the choice of its VMM.
+fn demand(spec: &banger_model::VmSpec) -> Demand {
+    Demand {
+        vcpus: spec.vcpus,
+        nat: spec.nat,
+    }
+}
+
+/// Refuses what no VMM here could run, as far as that is known without trying.
+///
+/// # Errors
+/// Those of [`banger_vmm::choose`].
+pub(super) fn check_vmm(context: &Context, spec: &banger_model::VmSpec) -> Result<()> {
+    let facts = Facts::gather(&context.search);
+    banger_vmm::choose(spec.vmm, demand(spec), &facts).map(drop)
 }
 
 /// What the guest is told.
@@ -505,5 +526,7 @@ pub(super) fn part_name(part: Part) -> &'static str {
     match part {
         Part::Vmm => "the VMM",
         Part::Vsock => "the vsock program",
+        Part::Console => "the program that keeps its console",
+        Part::Network => "pasta, which carries its network,",
     }
 }

@@ -269,9 +269,8 @@ pub(super) async fn create(
     let (progress, cancel) = operation;
     if start {
         // Before anything is pulled: without a VMM it would be in vain.
-        context
-            .blocking(|c| banger_vmm::Programs::find(&c.search).map(drop))
-            .await?;
+        let spec = row.spec.clone();
+        context.blocking(move |c| boot::check_vmm(c, &spec)).await?;
     }
     let image = image::obtain(context, &row.spec.image, progress, cancel).await?;
     // Until the database says that this VM uses it.

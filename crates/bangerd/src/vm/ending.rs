@@ -163,7 +163,7 @@ pub(super) fn describe(ended: &Ended) -> String {
     let Some(status) = ended.status else {
         return match ended.part {
             Part::Vmm => "the guest powered off or its VMM ended".to_owned(),
-            Part::Vsock => format!("{who} ended"),
+            Part::Vsock | Part::Console | Part::Network => format!("{who} ended"),
         };
     };
     match (ended.part, status.code(), status.signal()) {
@@ -178,7 +178,9 @@ pub(super) fn describe(ended: &Ended) -> String {
 pub(super) fn reason(ended: &Ended) -> String {
     match ended.part {
         Part::Vmm => describe(ended),
-        Part::Vsock => format!("{}, so the VM was stopped", describe(ended)),
+        Part::Vsock | Part::Console | Part::Network => {
+            format!("{}, so the VM was stopped", describe(ended))
+        }
     }
 }
 

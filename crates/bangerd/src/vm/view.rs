@@ -46,6 +46,7 @@ impl Shared {
             nat: row.spec.nat,
             vmm: row.spec.vmm,
             vmm_running: None,
+            vmm_reason: None,
             pid: None,
             ephemeral: row.ephemeral,
             created_at: row.created_at.clone(),
@@ -175,6 +176,7 @@ impl Shared {
             }
             None => {
                 vm.vmm_running = None;
+                vm.vmm_reason = None;
                 vm.pid = None;
                 vm.started_at = None;
                 vm.boot_id = None;

@@ -14,6 +14,7 @@ fn every_key_is_optional_and_read() {
     let config = parse(
         r#"
         default_image = "debian-bookworm"
+        firecracker_bin = "/opt/firecracker"
         qemu_bin = "/opt/qemu"
         log_level = "debug"
 
@@ -45,6 +46,7 @@ fn every_key_is_optional_and_read() {
             boot_timeout: Some(90),
         },
         default_image: Some("debian-bookworm".parse().unwrap()),
+        firecracker_bin: Some("/opt/firecracker".into()),
         qemu_bin: Some("/opt/qemu".into()),
         log_level: Some(LogLevel::Debug),
         images: ImagesConfig {
@@ -68,6 +70,7 @@ fn every_mistake_is_named_with_file_line_and_key() {
         ("default_image = \"../x\"", "default_image"),
         ("default_image = 3", "default_image"),
         ("default_image = [\"x\"]", "default_image"),
+        ("firecracker_bin = \"firecracker\"", "firecracker_bin"),
         ("qemu_bin = \"qemu\"", "qemu_bin"),
         ("qemu_bin = \"~/qemu\"", "qemu_bin"),
         ("qemu_bin = \"\"", "qemu_bin"),

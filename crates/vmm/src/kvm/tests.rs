@@ -1,7 +1,12 @@
-use super::*;
-use crate::ProgramFacts;
-use crate::testing::Scratch;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use banger_model::VmmChoice;
+
+use super::probe::BOOT_TIMEOUT;
+use super::*;
+use crate::testing::Scratch;
+use crate::{Demand, Facts, FirecrackerFacts, ProgramFacts};
 
 /// Facts under which only a boot can decide, with a program that does as the script says. The
 /// console is the path in the argument after `-chardev`.
@@ -33,6 +38,7 @@ impl Bench {
                 cpu_flag: Some("vmx".into()),
                 live: LiveBoot::NotTried,
             },
+            firecracker: crate::testing::no_firecracker(),
             qemu: ProgramFacts::Found(program),
             vsock: ProgramFacts::Found("/x".into()),
         };
@@ -40,9 +46,15 @@ impl Bench {
     }
 
     fn prove(&self) -> LiveBoot {
+        self.prove_for(VmmChoice::Auto).kvm.live
+    }
+
+    fn prove_for(&self, choice: VmmChoice) -> Facts {
         let path = |name: &str| self.scratch.path().join(name);
         let mut facts = self.facts.clone();
-        prove_kvm(
+        prove(
+            choice,
+            Demand::default(),
             &mut facts,
             ProbeInputs {
                 kernel: &path("kernel"),
@@ -51,7 +63,7 @@ impl Bench {
                 cache_file: &path("kvm.json"),
             },
         );
-        facts.kvm.live
+        facts
     }
 
     fn runs(&self) -> usize {
@@ -152,4 +164,58 @@ fn flags_and_groups_are_read() {
     let groups = "root:x:0:\nkvm:x:104:a,b\nbroken\n";
     assert_eq!(group_name(groups, 104).as_deref(), Some("kvm"));
     assert_eq!(group_name(groups, 7), None);
+}
+
+/// A Firecracker that does as the script says.
+fn firecracker(bench: &mut Bench, script: &str) {
+    let program = bench.scratch.path().join("firecracker");
+    crate::testing::script(&program, script);
+    bench.facts.firecracker = FirecrackerFacts {
+        program: ProgramFacts::Found(program),
+        version: Ok("Firecracker v1.14.1".into()),
+        live: LiveBoot::NotTried,
+        pasta: crate::testing::missing("gone"),
+    };
+}
+
+#[test]
+fn firecracker_is_tried_first_and_qemu_only_when_it_fails() {
+    let mut bench = Bench::new(&format!(
+        "{}echo banger-probe-ok > $c; exec sleep 1000",
+        count()
+    ));
+    firecracker(&mut bench, "echo banger-probe-ok; exec sleep 1000");
+    let facts = bench.prove_for(VmmChoice::Auto);
+    assert_eq!(facts.firecracker.live, LiveBoot::Works);
+    assert_eq!(facts.kvm.live, LiveBoot::NotTried);
+    assert_eq!(bench.runs(), 0, "QEMU was not asked");
+    let mut later = bench.facts.clone();
+    recall(&mut later, &bench.scratch.path().join("kvm.json"));
+    assert_eq!(
+        later.firecracker.live,
+        LiveBoot::Works,
+        "the answer is kept"
+    );
+    assert_eq!(bench.prove_for(VmmChoice::Qemu).kvm.live, LiveBoot::Works);
+
+    firecracker(&mut bench, "echo no such thing >&2; exit 1");
+    let mut later = bench.facts.clone();
+    recall(&mut later, &bench.scratch.path().join("kvm.json"));
+    assert_eq!(
+        later.firecracker.live,
+        LiveBoot::NotTried,
+        "another program"
+    );
+    assert_eq!(later.kvm.live, LiveBoot::Works);
+    let facts = bench.prove_for(VmmChoice::Auto);
+    let LiveBoot::Failed(why) = &facts.firecracker.live else {
+        panic!("it cannot work");
+    };
+    assert!(
+        why.contains("Firecracker ended") && why.contains("no such thing"),
+        "{why}"
+    );
+    assert_eq!(facts.kvm.live, LiveBoot::Works);
+    let facts = bench.prove_for(VmmChoice::QemuTcg);
+    assert_eq!(facts.kvm.live, LiveBoot::NotTried, "nobody needs to know");
 }

@@ -14,11 +14,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use banger_model::{VmId, VmmKind};
-
+use super::Accel;
 use super::clock::Counter;
-use crate::discover::Claim;
+use crate::discover::{Claim, value_of};
 use crate::instance::Part;
+use crate::machine::mac;
 use crate::{Disk, Machine, guest_network};
 
 const NAME: &str = "-name";
@@ -27,19 +27,19 @@ const ACCEL: &str = "-accel";
 const KVM: &str = "kvm";
 
 /// Every argument after the program's name.
-pub(super) fn argv(machine: &Machine, kind: VmmKind, counter: Option<Counter>) -> Vec<OsString> {
+pub(super) fn argv(machine: &Machine, accel: Accel, counter: Option<Counter>) -> Vec<OsString> {
     let mut args = Args::default();
     args.pair(NAME, option(NAME_PREFIX, &machine.runtime_dir));
     base(
         &mut args,
-        kind,
+        accel,
         machine.vcpus,
         machine.memory.as_mib(),
         Sharing::WithVsock,
     );
     args.pair("-kernel", &machine.kernel);
     args.pair("-initrd", &machine.initramfs);
-    args.pair("-append", kernel_args(kind, counter));
+    args.pair("-append", kernel_args(accel, counter));
     console(&mut args, "socket,id=console,fd=1".into());
     args.pair("-chardev", "socket,id=vsock,fd=0");
     args.pair("-device", "vhost-user-vsock-device,chardev=vsock");
@@ -61,10 +61,10 @@ pub(super) fn argv(machine: &Machine, kind: VmmKind, counter: Option<Counter>) -
 pub(super) fn probe_argv(kernel: &Path, initramfs: &Path, console_log: &Path) -> Vec<OsString> {
     let mut args = Args::default();
     args.pair(NAME, "guest=banger-probe");
-    base(&mut args, VmmKind::QemuKvm, 1, 256, Sharing::Alone);
+    base(&mut args, Accel::Kvm, 1, 256, Sharing::Alone);
     args.pair("-kernel", kernel);
     args.pair("-initrd", initramfs);
-    let append = kernel_args(VmmKind::QemuKvm, None) + " banger.probe";
+    let append = kernel_args(Accel::Kvm, None) + " banger.probe";
     args.pair("-append", append);
     console(&mut args, option("file,id=console,path=", console_log));
     args.0
@@ -77,7 +77,7 @@ enum Sharing {
     Alone,
 }
 
-fn base(args: &mut Args, kind: VmmKind, vcpus: u32, memory_mib: u64, sharing: Sharing) {
+fn base(args: &mut Args, accel: Accel, vcpus: u32, memory_mib: u64, sharing: Sharing) {
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         args.0.push(flag.into());
     }
@@ -87,9 +87,9 @@ fn base(args: &mut Args, kind: VmmKind, vcpus: u32, memory_mib: u64, sharing: Sh
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
     let machine = "microvm,acpi=on,dump-guest-core=off";
-    let (accel, cpu) = match kind {
-        VmmKind::QemuKvm => (KVM, "host"),
-        VmmKind::QemuTcg => ("tcg,thread=multi", "max"),
+    let (accel, cpu) = match accel {
+        Accel::Kvm => (KVM, "host"),
+        Accel::Tcg => ("tcg,thread=multi", "max"),
     };
     match sharing {
         Sharing::WithVsock => {
@@ -113,9 +113,9 @@ fn base(args: &mut Args, kind: VmmKind, vcpus: u32, memory_mib: u64, sharing: Sh
 /// emulated boot. Under emulation the guest's clock is the host's counter, told and trusted: a
 /// kernel that measures it hangs on a busy host, and one that watches it gives it up for a
 /// clock of 4 ms steps.
-fn kernel_args(kind: VmmKind, counter: Option<Counter>) -> String {
+fn kernel_args(accel: Accel, counter: Option<Counter>) -> String {
     let mut args = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
-    if kind == VmmKind::QemuTcg
+    if accel == Accel::Tcg
         && let Some(counter) = counter
     {
         args.push_str(&format!(" tsc_early_khz={} no_timer_check", counter.khz));
@@ -160,12 +160,6 @@ fn netdev() -> String {
     )
 }
 
-/// A stable address under QEMU's prefix. Only the VM's own VMM ever sees it.
-fn mac(id: &VmId) -> String {
-    let id = id.as_str();
-    format!("52:54:00:{}:{}:{}", &id[6..8], &id[8..10], &id[10..12])
-}
-
 #[derive(Default)]
 struct Args(Vec<OsString>);
 
@@ -188,26 +182,20 @@ fn option(prefix: &str, path: &Path) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// The argument that follows an option.
-pub(super) fn value_of<'a>(args: &[&'a OsStr], option: &str) -> Option<&'a OsStr> {
-    let at = args.iter().position(|arg| *arg == option)?;
-    args.get(at + 1).copied()
-}
-
 /// What a command line says, when it is one made by [`argv`].
-pub(super) fn claim(args: &[&OsStr]) -> Option<Claim> {
+pub(crate) fn claim(args: &[&OsStr]) -> Option<Claim> {
     let name = value_of(args, NAME)?.as_bytes();
     let doubled = name.strip_prefix(NAME_PREFIX.as_bytes())?;
     let runtime_dir = PathBuf::from(OsString::from_vec(undouble(doubled)?));
-    let accel = value_of(args, ACCEL)?;
+    let said = value_of(args, ACCEL)?;
     Some(Claim {
         runtime_dir,
         part: Part::Vmm,
-        kind: Some(if accel == KVM {
-            VmmKind::QemuKvm
+        vmm: Some(super::makeup(if said == KVM {
+            Accel::Kvm
         } else {
-            VmmKind::QemuTcg
-        }),
+            Accel::Tcg
+        })),
     })
 }
 

@@ -8,51 +8,77 @@ mod argv;
 mod clock;
 mod vsock;
 
-use std::ffi::OsStr;
 #[cfg(test)]
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 
-use banger_model::{IoContext, Result, VmmKind};
+use banger_model::{Result, VmmKind};
 
-use crate::discover::Claim;
-use crate::instance::Part;
+use crate::instance::{Makeup, Part};
+use crate::log::create_log;
 use crate::process::{Detached, Process};
 use crate::{Driver, Instance, Machine, Programs};
 
+pub(crate) use argv::claim;
 #[cfg(test)]
 pub(crate) use vsock::args as vsock_args;
+pub(crate) use vsock::claim as vsock_claim;
 
 /// The name QEMU runs under, whatever its file is called: [`crate::find_all`] looks for it.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// The name the vsock program runs under.
 pub(crate) const VSOCK: &str = "banger-vsock";
 
+/// How QEMU runs the guest's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// KVM.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+impl Accel {
+    fn kind(self) -> VmmKind {
+        match self {
+            Accel::Kvm => VmmKind::QemuKvm,
+            Accel::Tcg => VmmKind::QemuTcg,
+        }
+    }
+}
+
+/// What such a VM consists of.
+fn makeup(accel: Accel) -> Makeup {
+    Makeup {
+        kind: accel.kind(),
+        parts: &[Part::Vmm, Part::Vsock],
+    }
+}
+
 /// QEMU's `microvm` machine with `banger-vsock`.
 #[derive(Clone, Debug)]
 pub struct Qemu {
     programs: Programs,
-    kind: VmmKind,
+    accel: Accel,
 }
 
 impl Qemu {
-    /// A driver that uses these programs; `kind` picks KVM or software emulation.
-    pub fn new(programs: Programs, kind: VmmKind) -> Qemu {
-        Qemu { programs, kind }
+    /// A driver that uses these programs.
+    pub fn new(programs: Programs, accel: Accel) -> Qemu {
+        Qemu { programs, accel }
     }
 }
 
 impl Driver for Qemu {
     fn kind(&self) -> VmmKind {
-        self.kind
+        self.accel.kind()
     }
 
     fn launch(&self, machine: &Machine) -> Result<Instance> {
         machine.validate()?;
-        let args = argv::argv(machine, self.kind, clock::counter());
+        let args = argv::argv(machine, self.accel, clock::counter());
         let log = create_log(&machine.vmm_log)?;
         let vsock = vsock::start(&self.programs.vsock, machine, &log)?;
         // From here on the instance undoes what was done.
@@ -70,9 +96,10 @@ impl Driver for Qemu {
             stdout: Some(OwnedFd::from(vsock.serial).into()),
             log: &log,
             tied: false,
+            namespace: None,
         };
         match qemu.spawn() {
-            Ok(process) => instance.add(Part::Vmm, process, Some(self.kind)),
+            Ok(process) => instance.add(Part::Vmm, process, Some(makeup(self.accel))),
             Err(error) => {
                 if let Err(undo) = instance.kill_blocking() {
                     tracing::warn!(%undo, vm = %machine.id, "could not undo a failed launch");
@@ -103,39 +130,13 @@ pub(crate) fn spawn_probe(
         stdout: None,
         log: &create_log(log)?,
         tied: true,
+        namespace: None,
     }
     .spawn()
-}
-
-/// A private log, empty: each boot starts it afresh.
-fn create_log(path: &Path) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).at("remove", path);
-        }
-        _ => {}
-    }
-    // Two programs write to it, so every write must go to the end.
-    File::options()
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .at("create", path)
-}
-
-/// What a command line says, when it is that of one of the two programs.
-pub(crate) fn claim(args: &[&OsStr]) -> Option<Claim> {
-    match Path::new(args.first()?).file_name()?.to_str()? {
-        QEMU => argv::claim(args),
-        VSOCK => vsock::claim(args),
-        _ => None,
-    }
 }
 
 /// The arguments of an emulated machine.
 #[cfg(test)]
 pub(crate) fn argv_for_tests(machine: &Machine) -> Vec<OsString> {
-    argv::argv(machine, VmmKind::QemuTcg, None)
+    argv::argv(machine, Accel::Tcg, None)
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use banger_model::{IoContext, Result};
 
 use crate::Machine;
-use crate::discover::Claim;
+use crate::discover::{Claim, value_of};
 use crate::instance::Part;
 use crate::machine::agent_socket;
 use crate::process::{Detached, Process};
@@ -40,13 +40,13 @@ pub(crate) fn args(runtime_dir: &Path, console: &Path) -> Vec<OsString> {
 }
 
 /// What a command line says, when it is one made of [`args`].
-pub(super) fn claim(args: &[&OsStr]) -> Option<Claim> {
-    let runtime_dir = super::argv::value_of(args, RUNTIME_DIR)?;
-    super::argv::value_of(args, CONSOLE)?;
+pub(crate) fn claim(args: &[&OsStr]) -> Option<Claim> {
+    let runtime_dir = value_of(args, RUNTIME_DIR)?;
+    value_of(args, CONSOLE)?;
     Some(Claim {
         runtime_dir: Path::new(runtime_dir).to_owned(),
         part: Part::Vsock,
-        kind: None,
+        vmm: None,
     })
 }
 
@@ -72,6 +72,7 @@ pub(super) fn start(program: &Path, machine: &Machine, log: &File) -> Result<Vso
         stdout: Some(OwnedFd::from(console).into()),
         log,
         tied: false,
+        namespace: None,
     }
     .spawn()?;
     Ok(Vsock {
@@ -100,7 +101,7 @@ mod tests {
         std::fs::write(agent_socket(&machine.runtime_dir), "stale").unwrap();
         let program = scratch.path().join("program");
         crate::testing::script(&program, "echo serial; echo vhost >&0; echo log >&2");
-        let log = super::super::create_log(&machine.vmm_log).unwrap();
+        let log = crate::log::create_log(&machine.vmm_log).unwrap();
         let mut vsock = start(&program, &machine, &log).unwrap();
         assert!(!agent_socket(&machine.runtime_dir).exists());
         // Both end with the program: nobody else holds its ends.

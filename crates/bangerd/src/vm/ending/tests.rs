@@ -18,6 +18,7 @@ fn context(root: &Path) -> Arc<Context> {
         runtime_dir: root.join("run"),
         home: None,
         search_path: None,
+        firecracker: None,
         log_level: None,
         credentials: Default::default(),
     };

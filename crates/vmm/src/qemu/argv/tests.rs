@@ -30,8 +30,8 @@ fn text(args: &[OsString]) -> String {
     text
 }
 
-fn golden(name: &str, machine: &Machine, kind: VmmKind) {
-    insta::assert_snapshot!(name, text(&argv(machine, kind, Some(STEADY))));
+fn golden(name: &str, machine: &Machine, accel: Accel) {
+    insta::assert_snapshot!(name, text(&argv(machine, accel, Some(STEADY))));
 }
 
 fn disk(path: &str, read_only: bool) -> Disk {
@@ -43,16 +43,16 @@ fn disk(path: &str, read_only: bool) -> Disk {
 
 #[test]
 fn golden_command_lines() {
-    use VmmKind::{QemuKvm, QemuTcg};
-    golden("emulated", &machine(), QemuTcg);
-    golden("kvm", &machine(), QemuKvm);
+    use Accel::{Kvm, Tcg};
+    golden("emulated", &machine(), Tcg);
+    golden("kvm", &machine(), Kvm);
     golden(
         "nat",
         &Machine {
             nat: true,
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "nat_kvm",
@@ -60,7 +60,7 @@ fn golden_command_lines() {
             nat: true,
             ..machine()
         },
-        QemuKvm,
+        Kvm,
     );
     golden(
         "many_vcpus",
@@ -68,7 +68,7 @@ fn golden_command_lines() {
             vcpus: 64,
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "big_memory",
@@ -76,7 +76,7 @@ fn golden_command_lines() {
             memory: ByteSize::gib(1024),
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "memory_that_is_not_whole_mebibytes",
@@ -84,7 +84,7 @@ fn golden_command_lines() {
             memory: ByteSize::bytes((300 << 20) + 4096),
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "no_disks",
@@ -92,7 +92,7 @@ fn golden_command_lines() {
             disks: Vec::new(),
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "three_disks_in_order",
@@ -100,7 +100,7 @@ fn golden_command_lines() {
             disks: vec![disk("/z", true), disk("/a", false), disk("/m", false)],
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "most_disks",
@@ -110,7 +110,7 @@ fn golden_command_lines() {
                 .collect(),
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "commas_are_doubled_where_qemu_parses",
@@ -122,7 +122,7 @@ fn golden_command_lines() {
             disks: vec![disk("/state/a,b/,disk,", false)],
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     golden(
         "odd_paths",
@@ -140,7 +140,7 @@ fn golden_command_lines() {
             ],
             ..machine()
         },
-        QemuTcg,
+        Tcg,
     );
     let unsteady = Counter {
         steady: false,
@@ -148,9 +148,9 @@ fn golden_command_lines() {
     };
     insta::assert_snapshot!(
         "unsteady_clock",
-        text(&argv(&machine(), QemuTcg, Some(unsteady)))
+        text(&argv(&machine(), Tcg, Some(unsteady)))
     );
-    insta::assert_snapshot!("no_clock", text(&argv(&machine(), QemuTcg, None)));
+    insta::assert_snapshot!("no_clock", text(&argv(&machine(), Tcg, None)));
     insta::assert_snapshot!(
         "probe",
         text(&probe_argv(
@@ -164,7 +164,7 @@ fn golden_command_lines() {
 #[test]
 fn a_command_line_is_read_back_exactly() {
     for dir in ["/run/x/0a1b2c3d4e5f", "/run/a,b,,c/0a1b2c3d4e5f", "/,"] {
-        for kind in [VmmKind::QemuKvm, VmmKind::QemuTcg] {
+        for kind in [Accel::Kvm, Accel::Tcg] {
             let machine = Machine {
                 runtime_dir: dir.into(),
                 ..machine()
@@ -174,7 +174,7 @@ fn a_command_line_is_read_back_exactly() {
             args.insert(0, OsStr::new("qemu-system-x86_64"));
             let claim = claim(&args).unwrap();
             assert_eq!(claim.runtime_dir, Path::new(dir));
-            assert_eq!(claim.kind, Some(kind));
+            assert_eq!(claim.vmm, Some(super::super::makeup(kind)));
             assert_eq!(claim.part, Part::Vmm);
         }
     }
