@@ -269,10 +269,8 @@ mod tests {
         assert!(pasta.wait_until(soon).unwrap());
         let found = find_all(&root).unwrap();
         assert!(found[0].1.is_alive() && !found[1].1.is_alive());
-        for (_, instance) in &found {
-            instance.kill_blocking().unwrap();
-        }
         for process in started {
+            process.send_kill().unwrap();
             assert!(process.wait_until(soon).unwrap());
             process.reap();
         }

@@ -26,6 +26,8 @@ pub(crate) const PASTA: &str = "pasta";
 /// The names it may have in the process table: it executes itself again for some processors.
 const NAMES: [&str; 2] = [PASTA, "pasta.avx2"];
 const PID_FILE: &str = "--pid";
+/// The gateway's address on the guest's link: the one it has under QEMU.
+const GATEWAY_MAC: &str = "52:55:0a:00:02:02";
 
 fn pid_file(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("pasta.pid")
@@ -42,6 +44,10 @@ pub(crate) fn args(runtime_dir: &Path, vmm: u32) -> Vec<OsString> {
     pair(PID_FILE, pid_file(runtime_dir).into());
     pair("--log-file", runtime_dir.join("pasta.log").into());
     pair("--ns-ifname", PASTA_TAP.into());
+    // Everything it would copy from the host's interface is said here, so that it also works
+    // where the host has none but the loopback.
+    pair("--interface", "lo".into());
+    pair("--mac-addr", GATEWAY_MAC.into());
     pair("--address", network.address.to_string().into());
     pair("--netmask", network.prefix.to_string().into());
     pair("--gateway", network.gateway.to_string().into());
@@ -98,6 +104,14 @@ pub(super) fn start(
     deadline: Instant,
 ) -> Result<Process> {
     let said = runtime_dir.join("pasta.err");
+    // Of an earlier one: it must not be taken for that of this one.
+    let stale = pid_file(runtime_dir);
+    match std::fs::remove_file(&stale) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).at("remove", &stale);
+        }
+        _ => {}
+    }
     let watch = Watch::new(runtime_dir)?;
     let process = Detached {
         program,
@@ -172,5 +186,68 @@ mod tests {
             super::claim(&["--pid", "/run/x/other.pid"].map(OsStr::new)),
             None
         );
+    }
+
+    /// Runs a command in the namespaces of a process, as somebody who may do all in there.
+    fn within(process: &Process, script: &str) -> std::process::Output {
+        std::process::Command::new("nsenter")
+            .args(["--preserve-credentials", "--user", "--net", "--target"])
+            .arg(process.pid().to_string())
+            .args(["bash", "-c", script])
+            .output()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_guest_reaches_the_host_through_it() {
+        let search = crate::Search {
+            path: std::env::var_os("PATH"),
+            ..crate::Search::default()
+        };
+        let program = search.pasta().expect("scripts/install-deps installs it");
+        let scratch = crate::testing::Scratch::new();
+        let (input, _never_written) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let vmm = Detached {
+            program: Path::new("/bin/cat"),
+            arg0: "cat",
+            args: Vec::new(),
+            stdin: input.into(),
+            stdout: None,
+            log: &File::create("/dev/null").unwrap(),
+            tied: true,
+            namespace: Some(&super::super::Namespace::new()),
+        }
+        .spawn()
+        .unwrap();
+        let id = "00000000000a".parse().unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(20);
+        let pasta = start(&program, &id, scratch.path(), vmm.pid(), deadline).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host = std::thread::spawn(move || {
+            let (mut guest, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut guest, b"visit").unwrap();
+        });
+        // The bridge takes the guest's place.
+        let said = within(
+            &vmm,
+            &format!(
+                "set -e; ip address add 10.0.2.15/24 dev bridge; ip route add default via 10.0.2.2
+                timeout 15 cat < /dev/tcp/10.0.2.2/{port}"
+            ),
+        );
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "visit", "{said:?}");
+        host.join().unwrap();
+        for process in [&pasta, &vmm] {
+            process.send_kill().unwrap();
+            assert!(process.wait_until(deadline).unwrap());
+            process.reap();
+        }
+        // Without the namespace it says why, and nothing is left.
+        let error = start(&program, &id, scratch.path(), vmm.pid(), deadline).unwrap_err();
+        assert_eq!(error.code(), Code::VmmFailed);
+        assert!(error.message().contains("did not start"), "{error}");
+        assert!(error.hint_text().unwrap().contains("--vmm qemu"));
     }
 }

@@ -88,6 +88,7 @@ mod tests {
             runtime_dir: state.join("run"),
             home: None,
             search_path: None,
+            firecracker: None,
             log_level: None,
             credentials: Default::default(),
         }
