@@ -169,6 +169,11 @@ pub(super) fn describe(ended: &Ended) -> String {
     match (ended.part, status.code(), status.signal()) {
         (Part::Vmm, Some(0), _) => "the guest powered off".to_owned(),
         (_, Some(code), _) => format!("{who} ended with exit code {code}"),
+        // Nobody of ours: whoever kills on request says so.
+        (_, _, Some(9)) => format!(
+            "{who} was killed by signal 9, as the kernel does when memory runs out (`sudo dmesg | \
+             grep -i oom` tells)"
+        ),
         (_, _, Some(signal)) => format!("{who} was killed by signal {signal}"),
         _ => format!("{who} ended"),
     }

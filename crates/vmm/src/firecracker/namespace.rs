@@ -7,7 +7,7 @@
 //!
 //! The child makes it between fork and exec: a user namespace in which it may, a network
 //! namespace, the bridge and both taps. Nothing is made in the host's own namespaces, nothing
-//! has an address, and all of it is gone with the process. After exec an ordinary user's VMM
+//! has an IPv4 address, and all of it is gone with the process. After exec an ordinary user's VMM
 //! has no capabilities left, not even in there.
 
 use std::ffi::CString;
