@@ -133,7 +133,13 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
         qemu.status = CheckStatus::Warn;
     }
     let vmm = match choice {
-        Ok(choice) => Check::ok("vmm", format!("{}: {}", choice.kind, choice.reason)),
+        Ok(choice) if choice.is_certain => {
+            Check::ok("vmm", format!("{}: {}", choice.kind, choice.reason))
+        }
+        Ok(choice) => Check::ok(
+            "vmm",
+            format!("chosen when the first VM starts, {} at least", choice.kind),
+        ),
         Err(error) => Check::fail(
             "vmm",
             error.chain(),

@@ -8,8 +8,8 @@
 //! `banger-vsock`, which keeps it within limits (`crates/vsock`): a guest must not fill the disk. Firecracker
 //! carries vsock itself, and without `--nat` there is no network and no further process.
 //!
-//! The API and not a configuration file: a start takes the same time (measured, ARCHITECTURE.md),
-//! a refusal comes back in words, and the socket stays for what a running VM can be asked.
+//! The API and not a configuration file: a refusal comes back in words, and the socket stays for
+//! what a running VM can be asked. It costs a few milliseconds (ARCHITECTURE.md).
 
 mod api;
 mod config;
