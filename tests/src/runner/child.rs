@@ -47,10 +47,8 @@ pub(super) fn run(scenario: &Scenario, base: &Base, running: impl Fn(Option<Pid>
     running(Some(pid));
     let limit = pace::seconds(LIMIT_S);
     let hung = !ends_within(pid, limit);
-    let runtime = runtime_of(pid, scenario.name);
     if hung {
-        kill_process(pid, Signal::KILL).expect("kill a scenario");
-        end_processes_of(&[&ground_of(base, scenario.name), &runtime]);
+        end(base, scenario.name, pid);
     }
     let status = child.wait().expect("wait for a scenario");
     running(None);
@@ -58,10 +56,7 @@ pub(super) fn run(scenario: &Scenario, base: &Base, running: impl Fn(Option<Pid>
     if status.success() {
         return Ending::Passed(took);
     }
-    // Whoever looks for the reason finds files in the world's own directory; these are sockets.
-    if runtime.exists() {
-        std::fs::remove_dir_all(&runtime).expect("remove a runtime directory");
-    }
+    remove_sockets(scenario.name, pid);
     let mut said = read_end(&mut output);
     if hung {
         said += &format!("\nit did not end within {limit:?} and was killed\n");
@@ -70,6 +65,23 @@ pub(super) fn run(scenario: &Scenario, base: &Base, running: impl Fn(Option<Pid>
         said += &format!("\nits process ended with {status}\n");
     }
     Ending::Failed(took, said)
+}
+
+/// Ends a scenario that runs as process `pid`, and everything it has started.
+pub(super) fn end(base: &Base, name: &str, pid: Pid) {
+    // It may have ended by itself since.
+    kill_process(pid, Signal::KILL).ok();
+    end_processes_of(&[&ground_of(base, name), &runtime_of(pid, name)]);
+    remove_sockets(name, pid);
+}
+
+/// Whoever looks for the reason of a failure finds files in the world's own directory; what is
+/// in the other one are sockets.
+fn remove_sockets(name: &str, pid: Pid) {
+    let runtime = runtime_of(pid, name);
+    if runtime.exists() {
+        std::fs::remove_dir_all(&runtime).expect("remove a runtime directory");
+    }
 }
 
 /// A file without a name, so that a process that outlives the scenario holds nobody up.

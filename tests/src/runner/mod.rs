@@ -17,9 +17,8 @@ use clap::Parser;
 use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::oracle::{Snapshot, end_processes_of};
+use crate::oracle::Snapshot;
 use crate::scenario::{Place, Scenario};
-use crate::world::{ground_of, runtime_of};
 use crate::{Base, World, pace};
 
 use arguments::Arguments;
@@ -261,9 +260,8 @@ fn end_all_on_signals(shared: Arc<Shared>, base: Base) {
             }
         });
         for (name, pid) in locked(&shared.running).iter() {
-            end_processes_of(&[&ground_of(&base, name), &runtime_of(*pid, name)]);
+            child::end(&base, name, *pid);
         }
-        // The scenarios' own processes end with this one.
         std::process::exit(130);
     };
     thread::spawn(body);
