@@ -62,8 +62,11 @@ fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
         "none",
         "-no-reboot",
         "-append",
-        // On a busy machine the timer does not tick when the kernel looks for it.
-        "console=ttyS0 root=/dev/vda rw panic=-1 quiet no_timer_check",
+        // On a busy machine the timer does not tick when the kernel looks for it. Emulated
+        // virtualisation has been seen to stop both processors: that ends the machine after two
+        // minutes instead of at the limit.
+        "console=ttyS0 root=/dev/vda rw panic=-1 quiet no_timer_check \
+         watchdog_thresh=60 softlockup_panic=1",
     ]
     .map(str::to_owned)
     .into();

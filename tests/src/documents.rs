@@ -36,6 +36,7 @@ mod tests {
             "README.md",
             "ARCHITECTURE.md",
             "CONTRIBUTING.md",
+            "docs/compatibility.md",
             "docs/performance.md",
             "docs/promises.md",
         ] {
