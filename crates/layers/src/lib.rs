@@ -12,9 +12,12 @@
 //!                                               └─▶ ext4: contents, then metadata ─▶ e2fsck
 //! ```
 //!
+//! [`take_files`] reads an archive of known files with the same reader.
+//!
 //! Not for registries or archives of images: the caller has the layers as files.
 
 mod ext4;
+mod files;
 mod limits;
 mod name;
 mod read;
@@ -30,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use banger_model::{ByteSize, Code, Digest, Error, IoContext, Result};
 
+pub use files::{Wanted, take_files};
 pub use limits::Limits;
 pub use watch::Watch;
 

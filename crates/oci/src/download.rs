@@ -1,4 +1,4 @@
-//! One blob from a registry into the cache, whatever happens on the way.
+//! One blob from a registry or another server into the cache, whatever happens on the way.
 //!
 //! ```text
 //! wait for the turn ─▶ there already? ─▶ done
@@ -23,20 +23,47 @@ use tokio::sync::mpsc;
 
 use crate::cache::{BlobCache, Partial, Slot};
 use crate::failure::Failure;
+use crate::file::Web;
 use crate::manifest::Descriptor;
 use crate::options::Options;
 use crate::progress::Meter;
+use crate::request::Answer;
 use crate::retry::Retry;
-use crate::session::{Answer, Session};
+use crate::session::Session;
 
 /// Pieces on the way to the disk; each is at most a few hundred kilobytes.
 const QUEUE: usize = 8;
 /// A connection that brought this much was worth making: the download gets somewhere.
 const WORTHWHILE: u64 = 256 << 10;
 
+/// Who is asked for a blob.
+pub(crate) enum Source<'a> {
+    Registry(&'a Session),
+    Web(&'a Web<'a>),
+}
+
+impl Source<'_> {
+    /// Asks once for the blob from byte `from` on. The answer may also be the whole blob (200) or
+    /// that there is nothing there (416).
+    async fn ask(&self, digest: &Digest, from: u64) -> Result<Answer, Failure> {
+        match self {
+            Source::Registry(session) => session.blob(digest, from).await,
+            Source::Web(web) => web.ask(from).await,
+        }
+    }
+
+    /// The next piece of the answer.
+    async fn chunk(&self, host: &str, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Source::Registry(session) => session.chunk(host, body).await,
+            Source::Web(web) => web.http().chunk(host, body).await,
+        }
+    }
+}
+
 /// Sees to it that the blob is in the cache, which must be told to keep it before.
 pub(crate) async fn fetch(
-    session: &Session,
+    source: &Source<'_>,
     cache: &BlobCache,
     blob: &Descriptor,
     options: &Options,
@@ -46,7 +73,7 @@ pub(crate) async fn fetch(
     let mut done = slot.done.subscribe();
     // Somebody may be in the middle of it.
     meter.set(&blob.digest, *done.borrow());
-    let work = fetch_in_turn(session, cache, blob, options, &slot);
+    let work = fetch_in_turn(source, cache, blob, options, &slot);
     tokio::pin!(work);
     loop {
         tokio::select! {
@@ -63,7 +90,7 @@ pub(crate) async fn fetch(
 }
 
 async fn fetch_in_turn(
-    session: &Session,
+    source: &Source<'_>,
     cache: &BlobCache,
     blob: &Descriptor,
     options: &Options,
@@ -81,7 +108,7 @@ async fn fetch_in_turn(
     .await?;
     match partial {
         None => Ok(()),
-        Some(partial) => receive(session, cache, blob, options, partial)
+        Some(partial) => receive(source, cache, blob, options, partial)
             .await
             .map_err(|failure| failure.error),
     }
@@ -89,7 +116,7 @@ async fn fetch_in_turn(
 
 /// Asks until the blob is whole.
 async fn receive(
-    session: &Session,
+    source: &Source<'_>,
     cache: &BlobCache,
     blob: &Descriptor,
     options: &Options,
@@ -101,7 +128,7 @@ async fn receive(
     loop {
         if !partial.is_full() {
             let before = partial.len();
-            let part = receive_some(session, blob, partial).await?;
+            let part = receive_some(source, blob, partial).await?;
             partial = part.partial;
             taken_up &= !part.over;
             if let Err(failure) = part.result {
@@ -157,7 +184,7 @@ struct Part {
 /// One request and as much of its answer as comes. The file comes back whatever happened,
 /// unless it cannot be written to.
 async fn receive_some(
-    session: &Session,
+    source: &Source<'_>,
     blob: &Descriptor,
     mut partial: Partial,
 ) -> Result<Part, Failure> {
@@ -169,7 +196,7 @@ async fn receive_some(
             result: Err(failure),
         })
     };
-    let Answer { host, response } = match session.blob(&blob.digest, from).await {
+    let Answer { host, response } = match source.ask(&blob.digest, from).await {
         Ok(answer) => answer,
         Err(failure) => return nothing(partial, failure),
     };
@@ -191,7 +218,7 @@ async fn receive_some(
     }
     let at = partial.len();
     let (pieces, writer) = write_behind(partial);
-    let result = pass_on(session, &host, blob, response.into_body(), pieces, at).await;
+    let result = pass_on(source, &host, blob, response.into_body(), pieces, at).await;
     let written = writer.await.unwrap_or_else(|error| Err(gone(error)));
     Ok(Part {
         partial: written.map_err(Failure::lasting)?,
@@ -261,14 +288,14 @@ fn start_of(
 
 /// Hands the body to the writer, and never more of it than the blob has.
 async fn pass_on(
-    session: &Session,
+    source: &Source<'_>,
     host: &str,
     blob: &Descriptor,
     mut body: Incoming,
     pieces: mpsc::Sender<Bytes>,
     mut at: u64,
 ) -> Result<(), Failure> {
-    while let Some(piece) = session.chunk(host, &mut body).await? {
+    while let Some(piece) = source.chunk(host, &mut body).await? {
         at += piece.len() as u64;
         if at > blob.size {
             return Err(Failure::lasting(wrong_size(
@@ -333,13 +360,13 @@ fn wrong_size(host: &str, blob: &Descriptor, what: &str, expected: u64) -> Error
             blob.digest
         ),
     )
-    .hint("try again; if it stays so, the image in the registry is damaged")
+    .hint("try again; if it stays so, it is damaged where it comes from")
 }
 
 fn wrong_digest(expected: &Digest, found: &Digest) -> Error {
     Error::new(
         Code::FetchFailed,
-        format!("what the registry sent for blob `{expected}` is `{found}`"),
+        format!("what was sent for blob `{expected}` is `{found}`"),
     )
-    .hint("try again; if it stays so, the image in the registry is damaged")
+    .hint("try again; if it stays so, it is damaged where it comes from")
 }

@@ -60,13 +60,13 @@ impl Failure {
         let text = chain(&error);
         let (message, hint) = if text.contains("dns error") {
             (
-                format!("the name of the registry `{host}` cannot be resolved"),
-                "check the name of the registry and the network".to_owned(),
+                format!("the name of the server `{host}` cannot be resolved"),
+                "check the name and the network".to_owned(),
             )
         } else if io == Some(io::ErrorKind::ConnectionRefused) {
             (
                 format!("nothing accepts connections at `{host}`"),
-                "check the name and port of the registry, and that it runs".to_owned(),
+                "check the name and port, and that the server runs".to_owned(),
             )
         } else if matches!(
             io,
@@ -134,11 +134,16 @@ impl Failure {
             error = error.because(said);
         }
         Failure {
-            again: status == StatusCode::TOO_MANY_REQUESTS
-                || status == StatusCode::REQUEST_TIMEOUT
-                || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED),
+            again: Failure::may_pass(status),
             ..Failure::lasting(error)
         }
+    }
+
+    /// Whether an answer of this status may be another one later.
+    pub(crate) fn may_pass(status: StatusCode) -> bool {
+        status == StatusCode::TOO_MANY_REQUESTS
+            || status == StatusCode::REQUEST_TIMEOUT
+            || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
     }
 }
 

@@ -5,6 +5,8 @@
 //! the archives of `docker save` and of the OCI layout. What is in the layers is not looked at:
 //! unpacking them, and verifying their `diff_id`s, is for whoever makes a disk of them.
 //!
+//! [`Puller::file`] fetches a single file with a known digest in the same way.
+//!
 //! Registries and archives are believed only as far as they were checked. Every document is
 //! bounded before it is read, every blob is measured and hashed while it arrives and is
 //! published by one rename when both are right, and every foreign word is escaped before it is
@@ -21,6 +23,7 @@
 //! credentials where they belong. So this is a client of our own over hyper. For credentials see
 //! the module `credentials`.
 
+mod address;
 mod archive;
 mod authorization;
 mod cache;
@@ -29,6 +32,7 @@ mod config;
 mod credentials;
 mod download;
 mod failure;
+mod file;
 mod http;
 mod image;
 mod manifest;
@@ -39,14 +43,17 @@ mod progress;
 mod pull;
 mod redirect;
 mod reference;
+mod request;
 mod retry;
 mod session;
 mod text;
 
+pub use address::Address;
 pub use archive::{Wanted, load};
 pub use cache::{BlobCache, Pruned};
 pub use config::Details;
 pub use credentials::CredentialFiles;
+pub use file::Blob;
 pub use image::{Image, Layer};
 pub use media::Compression;
 pub use options::Options;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::cache::BlobCache;
 use crate::config::ReadConfig;
-use crate::download::{blocking, fetch};
+use crate::download::{Source, blocking, fetch};
 use crate::http::Http;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Document, MAX_CONFIG, MAX_DEPTH, Manifest, Refusal, choose};
@@ -50,6 +50,11 @@ impl Puller {
         &self.cache
     }
 
+    /// What it makes requests with, and how.
+    pub(crate) fn parts(&self) -> (&Http, &Options) {
+        (&self.http, &self.options)
+    }
+
     /// Pulls `reference` for `platform`. `progress` is told how many bytes are there.
     ///
     /// Dropping the future ends the pull; what was received is taken up by the next one. Any
@@ -78,7 +83,8 @@ impl Puller {
         let blobs = distinct(&manifest);
         let pins = self.cache.pin(blobs.iter().map(|blob| blob.digest.clone()));
         let meter = Meter::new(progress, total);
-        let fetch_one = |blob| fetch(&session, &self.cache, blob, &self.options, &meter);
+        let source = Source::Registry(&session);
+        let fetch_one = |blob| fetch(&source, &self.cache, blob, &self.options, &meter);
 
         // The config first: an image for another machine is refused before its layers come.
         fetch_one(&manifest.config).await?;

@@ -8,28 +8,22 @@ use std::time::Duration;
 use banger_content::Hasher;
 use banger_model::{Code, Digest, Error};
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
-    WWW_AUTHENTICATE,
-};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{StatusCode, Uri};
 
 use crate::authorization::Applicant;
 use crate::challenge::{self, Challenge};
 use crate::credentials::Found;
 use crate::failure::Failure;
-use crate::http::{Http, host_of};
+use crate::http::Http;
 use crate::manifest::MAX_MANIFEST;
 use crate::media::ACCEPT_MANIFEST;
 use crate::options::Options;
-use crate::redirect;
 use crate::reference::Reference;
+use crate::request::{Answer, Asked, Range, follow, request};
 use crate::retry::Retry;
 
-/// How often one request may be sent elsewhere.
-const MAX_REDIRECTS: usize = 5;
 /// How much of an error's text is read.
 const MAX_EXPLANATION: u64 = 64 << 10;
 
@@ -50,12 +44,6 @@ struct Login {
     /// Counts the logins, so that several requests refused at once log in once.
     number: u64,
     found: Option<Option<Found>>,
-}
-
-/// The head of an answer and who gave it.
-pub(crate) struct Answer {
-    pub(crate) host: String,
-    pub(crate) response: Response<Incoming>,
 }
 
 /// A manifest or index as it came, and the digest of these bytes.
@@ -91,7 +79,7 @@ impl Session {
     async fn speaks_plain(&self) -> Result<bool, Failure> {
         let mut retry = Retry::new(&self.options);
         loop {
-            let request = request(&self.uri("")?, None, None, 0)?;
+            let request = request(&self.uri("")?, Asked::default())?;
             match self.http.send(request).await {
                 Ok(_) => return Ok(false),
                 Err(failure) if failure.no_tls => return Ok(true),
@@ -185,7 +173,12 @@ impl Session {
                 let login = self.login.lock().await;
                 (login.header.clone(), login.number)
             };
-            let answer = self.follow(path, header.as_ref(), accept, from).await?;
+            let asked = Asked {
+                login: header.as_ref(),
+                accept,
+                range: Range::From(from),
+            };
+            let answer = follow(&self.http, &self.options, &self.uri(path)?, asked).await?;
             let status = answer.response.status();
             let own = answer.host == self.reference.registry().server();
             if status == StatusCode::UNAUTHORIZED && own && !logged_in {
@@ -201,38 +194,6 @@ impl Session {
             }
             return Err(self.refusal(answer, what, header.as_ref()).await);
         }
-    }
-
-    /// Sends the request on as long as it is redirected.
-    async fn follow(
-        &self,
-        path: &str,
-        login: Option<&HeaderValue>,
-        accept: Option<&'static str>,
-        from: u64,
-    ) -> Result<Answer, Failure> {
-        let own = self.uri(path)?;
-        let mut uri = own.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let login = login.filter(|_| redirect::same_server(&uri, &own));
-            let response = self.http.send(request(&uri, login, accept, from)?).await?;
-            let host = host_of(&uri);
-            if !redirect::is_redirect(response.status()) {
-                return Ok(Answer { host, response });
-            }
-            let location = response.headers().get(LOCATION);
-            uri = redirect::target(&uri, location, &self.options.insecure)?;
-        }
-        Err(Failure::lasting(
-            Error::new(
-                Code::FetchFailed,
-                format!(
-                    "`{}` redirects more than {MAX_REDIRECTS} times",
-                    self.reference.registry()
-                ),
-            )
-            .hint("ask whoever runs the registry"),
-        ))
     }
 
     /// Logs in, unless another request did since login number `seen`.
@@ -312,27 +273,6 @@ impl Session {
             },
         )
     }
-}
-
-fn request(
-    uri: &Uri,
-    login: Option<&HeaderValue>,
-    accept: Option<&'static str>,
-    from: u64,
-) -> Result<Request<Full<Bytes>>, Failure> {
-    let mut request = Request::builder().uri(uri);
-    if let Some(login) = login {
-        request = request.header(AUTHORIZATION, login);
-    }
-    if let Some(accept) = accept {
-        request = request.header(ACCEPT, accept);
-    }
-    if from > 0 {
-        request = request.header(RANGE, format!("bytes={from}-"));
-    }
-    request
-        .body(Full::default())
-        .map_err(|error| Failure::lasting(Error::internal("cannot make a request").because(error)))
 }
 
 fn challenges(headers: &HeaderMap) -> Vec<Challenge> {

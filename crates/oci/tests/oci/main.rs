@@ -6,6 +6,7 @@ mod archive_faults;
 mod archives;
 mod cache;
 mod documents;
+mod files;
 mod hostile;
 mod images;
 mod login;
