@@ -4,10 +4,11 @@
 //! turn, A B A B, in one process, and the table shows the ratio of the medians with both raw
 //! figures. `BANGER_BENCH_N` changes the number of runs (default 20), `BANGER_BENCH_TREE` the size in
 //! MiB of the large tree that is copied (default 1024). `BANGER_BENCH_ONLY=workspaces` measures
-//! nothing but copies and exports, `=boots` nothing but the start of machines and of commands.
-//! `BANGER_BENCH_VMM` names the VMM.
+//! nothing but copies and exports, `=images` nothing but imports, `=boots` nothing but the start of
+//! machines and of commands. `BANGER_BENCH_VMM` names the VMM.
 
 mod floor;
+mod image;
 mod life;
 mod recipe;
 mod stats;
@@ -30,9 +31,13 @@ async fn main() -> Result<()> {
     let subject = subject::Subject::prepare();
     // Each takes a minute and more where the guest is emulated.
     let workspaces = || workspace::measure(&subject, n.div_ceil(4), tree);
+    let images = || image::measure(&subject, n.div_ceil(4));
     let only = std::env::var("BANGER_BENCH_ONLY").unwrap_or_default();
-    if only == "workspaces" {
-        let rows = workspaces();
+    if ["workspaces", "images"].contains(&only.as_str()) {
+        let rows = match only.as_str() {
+            "images" => images(),
+            _ => workspaces(),
+        };
         drop(subject);
         stats::print(&rows);
         return Ok(());
@@ -113,6 +118,7 @@ async fn main() -> Result<()> {
     ));
     rows.extend(life::measure(&subject, n));
     rows.extend(workspaces());
+    rows.extend(images());
 
     eprintln!("banger version ({calls})");
     let mut version = Series::default();

@@ -131,6 +131,15 @@ impl Subject {
 
     /// The daemon's resident memory, in MiB.
     pub(crate) fn daemon_rss_mib(&self) -> f64 {
+        self.daemon_memory_mib("VmRSS:")
+    }
+
+    /// The most memory the daemon ever had, in MiB.
+    pub(crate) fn daemon_peak_mib(&self) -> f64 {
+        self.daemon_memory_mib("VmHWM:")
+    }
+
+    fn daemon_memory_mib(&self, what: &str) -> f64 {
         let status: serde_json::Value =
             serde_json::from_slice(&self.banger(&["daemon", "status", "--output", "json"]))
                 .expect("JSON");
@@ -138,8 +147,8 @@ impl Subject {
         let text = fs::read_to_string(file).expect("the daemon's status");
         let line = text
             .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS");
+            .find(|line| line.starts_with(what))
+            .expect("a line about it");
         let kib: f64 = line
             .split_whitespace()
             .nth(1)

@@ -24,6 +24,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "a kernel that cannot work is refused with what it lacks",
         import_refusals,
     ),
+    pure(
+        "kernel-ends-at-any-step",
+        "a pull or import that ends at any step leaves a whole kernel or none",
+        ends_at_any_step,
+    )
+    .needs(&[Need::PackageArchive]),
     shared(
         "kernel-pulls-download-once",
         "three pulls of a kernel download it once",
@@ -211,6 +217,49 @@ fn import_boots(w: &World) {
     // Its files are gone with it.
     object(w);
     w.banger(["kernel", "show", "mine"]).expect_code(1);
+}
+
+fn ends_at_any_step(w: &World) {
+    // What a kernel is: its files and its name, and nothing else anywhere.
+    let object = object(w);
+    let (vmlinux, config, modules) = (object.join("vmlinux"), object.join("config"), modules(w));
+    let count = |dir: &str| {
+        let entries = fs::read_dir(w.state().join("kernels").join(dir));
+        entries.expect("list").count()
+    };
+    let mut steps = 0;
+    loop {
+        w.banger(["daemon", "stop"]).ok();
+        steps += 1;
+        let mut import = w.banger_command(["kernel", "import", "mine", "--kernel"]);
+        import.arg(&vmlinux).arg("--modules").arg(&modules);
+        import.arg("--config").arg(&config);
+        import.env("BANGER_TEST_ABORT", format!("import-kernel:{steps}"));
+        let imported = banger_tests::Running::start(import, None).finish();
+        let whole = names(w) == "debian-bookworm\nmine\n";
+        assert_eq!(count("staging"), 0, "step {steps}");
+        assert_eq!(count("objects"), 1 + usize::from(whole), "step {steps}");
+        if imported.code() == 0 {
+            assert!(whole);
+            break;
+        }
+        if whole {
+            w.banger(["kernel", "delete", "mine"]).ok();
+        }
+    }
+    assert!(steps > 6, "{steps} steps");
+    w.banger(["kernel", "delete", "mine"]).ok();
+    // Pulls, which publish in the same way: in the middle, and right before the kernel appears.
+    for step in [3, 7] {
+        w.banger(["daemon", "stop"]).ok();
+        let mut pull = w.banger_command(["kernel", "pull", "debian-trixie"]);
+        pull.env("BANGER_TEST_ABORT", format!("pull-kernel:{step}"));
+        banger_tests::Running::start(pull, None)
+            .finish()
+            .expect_code(1);
+        assert_eq!(names(w), "debian-bookworm\n");
+        assert_eq!((count("staging"), count("objects")), (0, 1), "step {step}");
+    }
 }
 
 fn import_refusals(w: &World) {

@@ -19,6 +19,8 @@ const OCI: &[Need] = &[
     Need::Program("busybox"),
 ];
 
+mod bundle;
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
     pure(
         "oci-image",
@@ -54,6 +56,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "image-promote",
         "a VM becomes an image that others start from",
         promote,
+    )
+    .needs(OCI),
+    pure(
+        "oci-bundle",
+        "an image of a catalog comes in an archive with its digest",
+        bundle::pull,
     )
     .needs(OCI),
 ];

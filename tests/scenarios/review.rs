@@ -192,9 +192,7 @@ fn nobody(w: &World) {
     t.expect(QUESTION);
     let code = t.close();
     assert!([3, 129].contains(&code), "{code}");
-    eventually(seconds(120), "it is gone", || {
-        w.vms().is_empty()
-    });
+    eventually(seconds(120), "it is gone", || w.vms().is_empty());
     match host.saved().first() {
         Some(saved) => {
             let saved = host.git(&format!("show {saved}:a.txt"));

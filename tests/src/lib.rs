@@ -6,6 +6,7 @@
 //! culprit.
 
 mod documents;
+pub mod files;
 pub mod oracle;
 pub mod pace;
 pub mod process;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_config::{Config, Host, Paths, Resolved};
-use banger_image::{CredentialFiles, Image, Images, RegistryOptions};
+use banger_image::{CredentialFiles, Image, Images, Proxies, RegistryOptions};
 use banger_kernel::{Kernel, Kernels};
 use banger_model::{Code, Error, IoContext, KernelName, Result};
 use banger_store::Store;
@@ -157,7 +157,7 @@ impl Context {
 
 /// How registries are spoken to.
 fn registries(paths: &Paths, config: &Config) -> Result<RegistryOptions> {
-    let at = &paths.credentials;
+    let (at, proxies) = (&paths.credentials, &paths.proxies);
     let insecure = config.images.insecure_registries.iter().map(|registry| {
         registry.parse().map_err(|error: Error| {
             Error::new(
@@ -177,6 +177,12 @@ fn registries(paths: &Paths, config: &Config) -> Result<RegistryOptions> {
             paths.search_path.clone().unwrap_or_default(),
         ),
         authorities: config.images.certificate_authorities.clone(),
+        proxies: Proxies {
+            https: proxies.https.clone(),
+            http: proxies.http.clone(),
+            all: proxies.all.clone(),
+            none: proxies.none.clone(),
+        },
         ..RegistryOptions::default()
     })
 }

@@ -11,4 +11,4 @@ mod paths;
 pub use defaults::{Host, Resolved, Source, Value};
 pub use faults::{Fault, Faults};
 pub use file::{Config, FileSync, GuestPath, HostPath, ImagesConfig, LogLevel, VmDefaults};
-pub use paths::{CredentialPaths, ENVIRONMENT, Paths, ensure_private_dir};
+pub use paths::{CredentialPaths, ENVIRONMENT, Paths, ProxyVariables, ensure_private_dir};

@@ -49,6 +49,11 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
         "a file with credentials for registries, looked at before docker's and podman's",
     ),
     (
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
+        "the proxies on the way to registries, bundles and package archives, in upper or lower \
+         case; the daemon has them from the command that started it",
+    ),
+    (
         "CARGO_HOME",
         "where cargo installs programs; ~/.cargo when unset",
     ),
@@ -78,6 +83,21 @@ pub struct Paths {
     pub log_level: Option<LogLevel>,
     /// Where credentials for registries are looked for.
     pub credentials: CredentialPaths,
+    /// The proxies on the way to registries and bundles.
+    pub proxies: ProxyVariables,
+}
+
+/// What the environment says about proxies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyVariables {
+    /// `HTTPS_PROXY`.
+    pub https: Option<String>,
+    /// `HTTP_PROXY`.
+    pub http: Option<String>,
+    /// `ALL_PROXY`.
+    pub all: Option<String>,
+    /// `NO_PROXY`.
+    pub none: Option<String>,
 }
 
 /// Where other programs of the user's keep credentials for registries.
@@ -139,6 +159,11 @@ impl Paths {
             None if has_run_user => PathBuf::from(format!("/run/user/{uid}/banger")),
             None => PathBuf::from(format!("/tmp/banger-{uid}")),
         };
+        // Lower case first, as curl has it.
+        let proxy = |name: &str| {
+            let value = set(&name.to_lowercase()).or_else(|| set(name))?;
+            Some(value.to_string_lossy().into_owned())
+        };
         let log_level = match set("BANGER_LOG") {
             Some(level) => Some(level.to_string_lossy().parse().map_err(|error: Error| {
                 Error::new(Code::InvalidConfig, "the variable BANGER_LOG is not valid")
@@ -160,6 +185,12 @@ impl Paths {
                 docker_config: directory("DOCKER_CONFIG"),
                 auth_file: directory("REGISTRY_AUTH_FILE"),
                 runtime_dir: directory("XDG_RUNTIME_DIR"),
+            },
+            proxies: ProxyVariables {
+                https: proxy("HTTPS_PROXY"),
+                http: proxy("HTTP_PROXY"),
+                all: proxy("ALL_PROXY"),
+                none: proxy("NO_PROXY"),
             },
         };
         paths.check_length()?;

@@ -5,9 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use banger_model::{ByteSize, Code, Error, ImageName, KernelName, Result};
-use banger_oci::Reference;
+use banger_model::{ByteSize, Code, Digest, Error, ImageName, KernelName, Result};
+use banger_oci::{Address, Reference};
 use serde::Deserialize;
+
+use crate::images::Image;
 
 /// Far more than any catalog needs.
 const MAX_CATALOG: u64 = 1 << 20;
@@ -37,7 +39,20 @@ impl CatalogEntry {
     pub fn kind(&self) -> &'static str {
         match self.source {
             Source::Bootstrap(_) => "bootstrap",
+            Source::Bundle { .. } => "bundle",
             Source::Oci { .. } => "oci",
+        }
+    }
+
+    /// Whether `image` is what this entry means now: a catalog may name another bundle under
+    /// the same name.
+    pub fn means(&self, image: &Image) -> bool {
+        match &self.source {
+            Source::Bundle { sha256, .. } => image
+                .origin
+                .as_ref()
+                .is_some_and(|origin| origin.manifest_digest == *sha256),
+            Source::Bootstrap(_) | Source::Oci { .. } => true,
         }
     }
 }
@@ -48,6 +63,14 @@ impl CatalogEntry {
 pub(crate) enum Source {
     /// Installed from a distribution's package archive.
     Bootstrap(BootstrapSource),
+    /// One file with a finished root file system.
+    Bundle {
+        /// Where it is.
+        url: Address,
+        /// What it must be.
+        #[serde(deserialize_with = "sha256")]
+        sha256: Digest,
+    },
     /// Pulled from a registry.
     Oci {
         /// Its name there.
@@ -91,6 +114,15 @@ fn package_list<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>
         .find(|(known, _)| *known == name)
         .map(|(_, text)| packages(text))
         .ok_or_else(|| serde::de::Error::custom(format!("no package list `{name}`")))
+}
+
+/// A digest as `sha256sum` prints it.
+fn sha256<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+    let hex = String::deserialize(from)?;
+    format!("sha256:{hex}").parse().map_err(|_| {
+        let hex = hex.escape_debug();
+        serde::de::Error::custom(format!("`{hex}` is not 64 lower-case hexadecimal digits"))
+    })
 }
 
 /// The names in a package list: one per line, `#` begins a comment.
@@ -257,12 +289,15 @@ mod tests {
         std::fs::write(
             &path,
             "[image.debian-bookworm]\nkind = \"oci\"\nreference = \"r.example/d:12\"\n\
-             [image.own]\nkind = \"oci\"\nreference = \"own\"\nkernel = \"k\"\n",
+             [image.own]\nkind = \"oci\"\nreference = \"own\"\nkernel = \"k\"\n\
+             [image.whole]\nkind = \"bundle\"\nurl = \"https://a/b\"\n\
+             sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n",
         )
         .unwrap();
         let catalogs = Catalogs::read(std::slice::from_ref(&path)).unwrap();
         let names: Vec<_> = catalogs.entries().unwrap();
-        assert_eq!(names.len(), 2);
+        assert_eq!(names.len(), 3);
+        assert_eq!(names[2].kind(), "bundle");
         let find = |name: &str| catalogs.find(&name.parse().unwrap()).unwrap();
         assert!(matches!(
             find("debian-bookworm").unwrap().source,
@@ -274,6 +309,12 @@ mod tests {
         for bad in [
             "[image.x]\nkind = \"oci\"\n",
             "[image.x]\nkind = \"new\"\n",
+            "[image.x]\nkind = \"bundle\"\nurl = \"https://a/b\"\n",
+            "[image.x]\nkind = \"bundle\"\nurl = \"https://a/b\"\nsha256 = \"12\"\n",
+            &format!(
+                "[image.x]\nkind = \"bundle\"\nurl = \"b\"\nsha256 = \"{:064}\"\n",
+                0
+            ),
             "[image.X]\nkind = \"oci\"\nreference = \"a\"\n",
             "x",
         ] {

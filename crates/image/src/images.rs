@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::build;
+use crate::bundle;
 use crate::catalog::{CatalogEntry, Catalogs, Source};
 use crate::register::{self, Registration};
 use crate::registry::{self, LoadOptions, PullOptions};
@@ -61,10 +62,11 @@ pub struct Image {
 /// The image in a registry or archive that an image was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Its full name, where it has one.
+    /// Its full name, where it has one; the address of a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The digest of its manifest; for archives of `docker save`, that of its config.
+    /// The digest of its manifest; for archives of `docker save`, that of its config, and for a
+    /// bundle that of the file.
     pub manifest_digest: Digest,
     /// The bytes of its layers as they were transferred.
     pub transferred: ByteSize,
@@ -327,6 +329,9 @@ impl Images {
                     ..wanted.clone()
                 };
                 registry::pull(self, &entry.name, reference, &wanted, progress, cancel).await
+            }
+            Source::Bundle { url, sha256 } => {
+                bundle::pull(self, &entry, (url, sha256), progress, cancel).await
             }
             Source::Bootstrap(source) => {
                 tracing::info!(name = %entry.name, "building image");

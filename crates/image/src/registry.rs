@@ -130,7 +130,7 @@ fn kernel(wanted: &Option<KernelName>) -> Result<KernelName> {
 
 /// Waits for a transfer and reports it in bytes. What arrived before it is cancelled stays in
 /// the cache.
-async fn transfer<T>(
+pub(crate) async fn transfer<T>(
     work: impl Future<Output = Result<T>>,
     mut seen: watch::Receiver<Transfer>,
     what: &str,
@@ -187,13 +187,18 @@ async fn finish(
     banger_archive::run("image pull", progress, cancel, move |work| {
         let made = make(&images, work, name, kernel, source, &found);
         drop(found);
-        // Layers are a convenience: that they cannot be thrown away fails no pull.
-        if let Err(error) = images.layers.prune(&HashSet::new(), CACHE_MAX) {
-            tracing::warn!("the layer cache stays large: {}", error.chain());
-        }
+        trim_cache(&images);
         made
     })
     .await
+}
+
+/// Brings the cache below its bound, the longest unused first. What is in there is a
+/// convenience: that it cannot be thrown away fails no pull.
+pub(crate) fn trim_cache(images: &Images) {
+    if let Err(error) = images.layers.prune(&HashSet::new(), CACHE_MAX) {
+        tracing::warn!("the layer cache stays large: {}", error.chain());
+    }
 }
 
 fn make(

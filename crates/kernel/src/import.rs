@@ -86,6 +86,7 @@ pub(crate) fn import(
             .saturating_mul(2);
         let what = format!("importing the kernel `{}`", request.name);
         ensure_space(store.dir(), ByteSize::bytes(needed), &what)?;
+        store.steps().pass("copy the modules")?;
         let target = stage.path().join(MODULES).join(&release);
         tree::copy(from, &target, &mut || work.check())?;
     }
@@ -97,6 +98,7 @@ pub(crate) fn import(
         has_modules: from.is_some(),
     };
     let digest = identity(work, &parts, stage.path())?;
+    store.steps().pass("assemble the kernel")?;
     assemble(work, stage.path(), &scratch, &parts).map_err(|error| match error.code() {
         Code::BuildFailed => at(&request.kernel, error),
         _ => error,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_archive::Archive;
-use banger_content::{ContentStore, Entry};
+use banger_content::{ContentStore, Entry, Steps};
 use banger_model::{ByteSize, Code, Digest, Error, KernelName, Progress, Result};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -141,6 +141,14 @@ impl Kernels {
     pub fn with_mirror(mut self, mirror: Option<String>) -> Result<Self> {
         self.archive = Archive::new(mirror)?;
         Ok(self)
+    }
+
+    /// The same kernels, with somebody who is told of each change.
+    #[must_use]
+    pub fn with_steps(&self, steps: Steps) -> Self {
+        let mut kernels = self.clone();
+        kernels.store = kernels.store.with_steps(steps);
+        kernels
     }
 
     /// What can be pulled by name.

@@ -36,6 +36,7 @@ pub(crate) fn package(
         .mode(0o700)
         .create(&scratch)
         .at("create", &scratch)?;
+    store.steps().pass("download the package")?;
     let package = archive.download(
         work,
         &source.suite,
@@ -51,6 +52,7 @@ pub(crate) fn package(
         .into_owned();
 
     work.stage("extract", &format!("unpacking {file_name}"));
+    store.steps().pass("unpack the package")?;
     let contents = deb::unpack(&package, stage.path(), &mut |done| {
         work.fraction(done);
         work.check()
@@ -70,6 +72,7 @@ pub(crate) fn package(
         initrd: None,
         has_modules: true,
     };
+    store.steps().pass("assemble the kernel")?;
     assemble(work, stage.path(), &scratch, &parts)?;
     banger_archive::remove_tree(&scratch)?;
 

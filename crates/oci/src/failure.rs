@@ -96,6 +96,24 @@ impl Failure {
         }
     }
 
+    /// The same, when a proxy was on the way: what could not be reached may be that one.
+    pub(crate) fn through(self, host: &str, proxy: &str) -> Self {
+        // What is wrong with a certificate is said of the server.
+        if !self.again {
+            return self;
+        }
+        let message = format!("`{host}` cannot be reached through the proxy `{proxy}`");
+        Failure {
+            error: Error::new(self.error.code(), message)
+                .hint(
+                    "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; the daemon has those of the \
+                     command that started it, until `banger daemon stop`",
+                )
+                .because(self.error),
+            ..self
+        }
+    }
+
     /// An answer that says no. `body` is the beginning of it, `what` what was asked for.
     pub(crate) fn of_status(host: &str, what: &str, status: StatusCode, body: &[u8]) -> Self {
         let said = explanation(body);

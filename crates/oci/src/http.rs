@@ -1,4 +1,4 @@
-//! Single HTTP requests: TLS, time limits, bounded bodies. Knows nothing of registries.
+//! Single HTTP requests: TLS, proxies, time limits, bounded bodies. Knows nothing of registries.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use banger_model::{Code, Error, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::header::{HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -18,6 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::Failure;
 use crate::options::Options;
+use crate::proxy::{Connector, Routes, Via};
 use crate::text::shown;
 
 const AGENT: &str = concat!("banger/", env!("CARGO_PKG_VERSION"));
@@ -28,7 +29,8 @@ const DOCUMENT_STALLS: u32 = 4;
 /// Makes requests. Connections are kept for the next one to the same server.
 #[derive(Debug)]
 pub(crate) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+    routes: Routes,
     connect_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -41,6 +43,7 @@ impl Http {
             .map_err(|error| Error::internal("cannot set up TLS").because(error))?
             .with_root_certificates(roots(&options.authorities)?)
             .with_no_client_auth();
+        let routes = Routes::new(&options.proxies);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -49,7 +52,10 @@ impl Http {
             .with_tls_config(config)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(Connector {
+                tcp,
+                routes: routes.clone(),
+            });
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
@@ -57,6 +63,7 @@ impl Http {
             .build(connector);
         Ok(Http {
             client,
+            routes,
             connect_timeout: options.connect_timeout,
             stall_timeout: options.stall_timeout,
         })
@@ -71,10 +78,22 @@ impl Http {
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let via = self.routes.via(request.uri())?;
+        if let Some(login) = via.as_ref().and_then(Via::login)
+            && request.uri().scheme_str() == Some("http")
+        {
+            request
+                .headers_mut()
+                .insert(PROXY_AUTHORIZATION, login.clone());
+        }
+        let failed = |failure: Failure| match &via {
+            Some(via) => failure.through(&host, &via.name()),
+            None => failure,
+        };
         let limit = self.connect_timeout + self.stall_timeout;
         match tokio::time::timeout(limit, self.client.request(request)).await {
-            Ok(answer) => answer.map_err(|error| Failure::of_connection(&host, error)),
-            Err(_) => Err(Failure::stalled(&host, "has not answered", limit)),
+            Ok(answer) => answer.map_err(|error| failed(Failure::of_connection(&host, error))),
+            Err(_) => Err(failed(Failure::stalled(&host, "has not answered", limit))),
         }
     }
 

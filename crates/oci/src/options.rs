@@ -6,6 +6,7 @@ use std::time::Duration;
 use banger_model::ByteSize;
 
 use crate::credentials::CredentialFiles;
+use crate::proxy::Proxies;
 use crate::reference::Registry;
 
 /// How images are pulled. The default suits a person at a terminal.
@@ -17,6 +18,8 @@ pub struct Options {
     pub credentials: CredentialFiles,
     /// PEM files with certificate authorities that are trusted beside those of the system.
     pub authorities: Vec<PathBuf>,
+    /// The proxies on the way.
+    pub proxies: Proxies,
     /// The largest image, in bytes as transferred.
     pub max_size: ByteSize,
     /// How long a registry may take to accept a connection.
@@ -38,6 +41,7 @@ impl Default for Options {
             insecure: Vec::new(),
             credentials: CredentialFiles::default(),
             authorities: Vec::new(),
+            proxies: Proxies::default(),
             max_size: ByteSize::gib(32),
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),

@@ -63,7 +63,8 @@ pub(crate) async fn obtain(
 }
 
 /// Pulls the image with this canonical name. What comes from a catalog and is here already stays
-/// as it is, unless another kernel is asked for; a registry is always asked for something newer.
+/// as it is, unless another kernel is asked for or the catalog names another bundle by now; a
+/// registry is always asked for something newer.
 ///
 /// # Errors
 /// Those of the pull; `cancelled`.
@@ -75,15 +76,15 @@ pub(crate) async fn pull(
     cancel: &CancellationToken,
 ) -> Result<Image> {
     let wanted = name.clone();
-    let (here, in_catalog) = context
+    let (here, entry) = context
         .blocking(move |c| {
-            let catalog = c.images.catalog()?;
-            let in_catalog = catalog.iter().any(|entry| entry.name == wanted);
-            Ok((c.images.find(&wanted)?, in_catalog))
+            let mut catalog = c.images.catalog()?.into_iter();
+            let entry = catalog.find(|entry| entry.name == wanted);
+            Ok((c.images.find(&wanted)?, entry))
         })
         .await?;
-    if let Some(here) = here
-        && in_catalog
+    if let (Some(here), Some(entry)) = (here, entry)
+        && entry.means(&here)
         && options
             .kernel
             .as_ref()

@@ -114,7 +114,8 @@ pub(super) async fn import(
     let claim = kernels::claim(&api.context, &name)?;
     let context = api.context.clone();
     let work = |reporter, cancel| async move {
-        let imported = context.kernels.import(&request, &reporter, &cancel).await;
+        let kernels = context.kernels.with_steps(failpoint::steps());
+        let imported = kernels.import(&request, &reporter, &cancel).await;
         drop(claim);
         imported.map(drop)
     };

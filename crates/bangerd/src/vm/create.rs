@@ -239,6 +239,7 @@ async fn get_kernel(
         return Ok(kernel);
     }
     let (own, wanted) = (context.clone(), name.clone());
+    let steps = failpoint::steps();
     let pull = move |progress: Arc<dyn Progress>, cancel: CancellationToken| async move {
         let name = wanted.clone();
         // Somebody may have finished it between the look and now.
@@ -246,7 +247,8 @@ async fn get_kernel(
             return Ok(kernel);
         }
         progress.stage("pull-kernel", &format!("pulling kernel {wanted}"));
-        own.kernels.pull(&wanted, &*progress, &cancel).await
+        let kernels = own.kernels.with_steps(steps);
+        kernels.pull(&wanted, &*progress, &cancel).await
     };
     context
         .kernel_pulls

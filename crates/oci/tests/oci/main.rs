@@ -10,6 +10,7 @@ mod files;
 mod hostile;
 mod images;
 mod login;
+mod proxied;
 mod real;
 mod server;
 

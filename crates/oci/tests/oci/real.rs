@@ -15,15 +15,15 @@ use crate::{Host, assert_whole, options};
 const HTPASSWD: &str = "user:$2y$05$IBLAooLbhK5I5U8m0mCd0.TrrlhtdlD8nl.diYBs/2r04f50vmTxW";
 
 /// A registry of Debian's; it ends with this value.
-struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     dir: PathBuf,
     scheme: &'static str,
 }
 
 impl DockerRegistry {
-    fn start(dir: &Path, tls: bool, password: bool) -> Self {
+    pub(crate) fn start(dir: &Path, tls: bool, password: bool) -> Self {
         let mut config = json!({
             "version": "0.1",
             "log": {"level": "info", "formatter": "text"},
@@ -72,7 +72,7 @@ impl DockerRegistry {
     }
 
     /// Has `skopeo` push `made` as `name`.
-    fn push(&self, made: &Made, name: &str, format: &str) {
+    pub(crate) fn push(&self, made: &Made, name: &str, format: &str) {
         let layout = self.dir.join(format!("layout-{format}"));
         unpack(&made.layout(&["x"]), &layout);
         let output = Command::new("skopeo")
@@ -104,14 +104,14 @@ impl Drop for DockerRegistry {
     }
 }
 
-/// An authority of our own and a certificate by it for 127.0.0.1.
+/// An authority of our own and a certificate by it for 127.0.0.1 and `registry.invalid`.
 fn make_certificates(dir: &Path) {
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
             -subj /CN=test-authority -keyout ca.key -out ca.crt
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
             -subj /CN=test -keyout server.key -out server.csr
-        echo subjectAltName=IP:127.0.0.1 >extensions
+        echo subjectAltName=IP:127.0.0.1,DNS:registry.invalid >extensions
         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
             -extfile extensions -out server.crt
         mkdir certs

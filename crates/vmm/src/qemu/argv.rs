@@ -89,7 +89,11 @@ fn base(args: &mut Args, accel: Accel, vcpus: u32, memory_mib: u64, sharing: Sha
     let machine = "microvm,acpi=on,dump-guest-core=off";
     let (accel, cpu) = match accel {
         Accel::Kvm => (KVM, "host"),
-        Accel::Tcg => ("tcg,thread=multi", "max"),
+        // Without `cx16`, for which kernels have another way: QEMU 7.2 leaves nonsense in the flags
+        // after a `cmpxchg16b` without `lock`, and an interrupt that comes right then takes them
+        // for the guest's. Linux 6.12 allocates all its memory with that instruction: see
+        // docs/performance.md for how many boots it panics in.
+        Accel::Tcg => ("tcg,thread=multi", "max,cx16=off"),
     };
     match sharing {
         Sharing::WithVsock => {
