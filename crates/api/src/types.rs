@@ -406,7 +406,7 @@ pub struct CatalogImage {
     pub name: String,
     /// What it is, in words.
     pub description: String,
-    /// Where it comes from: `bootstrap` or `oci`.
+    /// Where it comes from: `bootstrap`, `bundle` or `oci`.
     pub kind: String,
     /// The kernel its VMs boot unless told otherwise.
     pub kernel: String,
