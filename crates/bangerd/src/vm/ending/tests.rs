@@ -21,6 +21,7 @@ fn context(root: &Path) -> Arc<Context> {
         firecracker: None,
         log_level: None,
         credentials: Default::default(),
+        proxies: Default::default(),
     };
     let layout = Layout::new(&paths);
     layout.ensure_roots().unwrap();
