@@ -91,6 +91,7 @@ mod tests {
             firecracker: None,
             log_level: None,
             credentials: Default::default(),
+            proxies: Default::default(),
         }
     }
 
