@@ -51,9 +51,11 @@ fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
         "q35",
         "-accel",
         "tcg,thread=multi",
-        // What software emulation can do at most, AMD's virtualisation included.
+        // What software emulation can do at most, AMD's virtualisation included; but no `cx16`,
+        // which corrupts flags: see crates/vmm/src/qemu/argv.rs. With it, this machine froze
+        // or died within minutes.
         "-cpu",
-        "max",
+        "max,cx16=off",
         "-smp",
         CPUS,
         "-m",

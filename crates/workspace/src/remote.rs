@@ -45,7 +45,7 @@ impl Remote {
     /// none, or says nothing that makes sense.
     ///
     /// # Errors
-    /// [`Code::AgentFailed`] when the guest hangs or goes away.
+    /// `agent_failed` when the guest hangs or goes away.
     pub async fn base(&self) -> Result<Option<String>> {
         let words = ["rev-parse", "--verify", "--quiet", crate::guest::BASE_REF];
         let mut answer = run::Answer::within(MAX_WORD);
