@@ -98,7 +98,7 @@ fn copies(subject: &Subject, top: &Path, what: &str, times: usize) -> Row {
     }
     let row = Row::ratio(
         what,
-        "tar c | vm exec -- tar x, with .git",
+        "tar c, vm exec -- tar x, with .git",
         "s",
         &prepare,
         &tar,
