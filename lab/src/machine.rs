@@ -52,8 +52,8 @@ fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
         "-accel",
         "tcg,thread=multi",
         // What software emulation can do at most, AMD's virtualisation included; but no `cx16`,
-        // which corrupts flags: see crates/vmm/src/qemu/argv.rs. With it, this machine froze
-        // or died within minutes.
+        // which corrupts flags: see crates/vmm/src/qemu/argv.rs. With it, this machine froze or
+        // died within two minutes in both of two runs; without it, one run lasted.
         "-cpu",
         "max,cx16=off",
         "-smp",
