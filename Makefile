@@ -49,8 +49,12 @@ smoke: deps build bad-agent ## Runs scenarios with real guests: SCENARIO=a,b JOB
 smoke-list: ## Lists the scenarios with their classes
 	@$(SMOKE) --list
 
+.PHONY: coverage
+coverage: deps ## Runs scenarios with instrumented programs and says how much of each crate ran: SCENARIO=a,b
+	scripts/coverage $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
+
 .PHONY: lab
-lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b VMM=qemu|firecracker
+lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b VMM=qemu|firecracker WHO=lab|root
 	$(CARGO) run --locked --quiet -p banger-lab
 
 .PHONY: lab-bench
@@ -66,7 +70,7 @@ check: deps-check ## Formatting, lints, documentation, licences, spelling
 	scripts/check-licences
 	scripts/check-spelling
 	shellcheck --shell=sh lab/*.sh
-	shellcheck .ci/run
+	shellcheck .ci/run scripts/coverage
 
 .PHONY: bench
 bench: deps release ## Measures the speed promises side by side

@@ -1,13 +1,13 @@
 //! The disks that go into the outer machine and come out of it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_model::{Code, Error, IoContext, Result};
 
-use crate::plan::Half;
+use crate::plan::Batch;
 use crate::settings::Settings;
 use crate::suite::Suite;
 
@@ -48,7 +48,7 @@ pub(crate) struct Disks {
 pub(crate) fn pack(
     settings: &Settings,
     suite: &Suite,
-    plan: &[Half],
+    batch: &Batch,
     scratch: &Path,
 ) -> Result<Disks> {
     let tree = scratch.join("lab");
@@ -72,15 +72,7 @@ pub(crate) fn pack(
         base(&suite.target, &target.join("bench"))?;
     }
     write(&tree.join("inside.sh"), INSIDE)?;
-    write(&tree.join("plan"), &lines(plan))?;
-    write(
-        &tree.join("settings"),
-        &format!(
-            "LAB_JOBS={}\nLAB_BENCH={}\nBANGER_TEST_TIME_FACTOR={TIME_FACTOR}\n",
-            settings.jobs,
-            settings.bench.unwrap_or_default()
-        ),
-    )?;
+    write(&tree.join("settings"), &words(settings, batch))?;
     let disks = Disks {
         inside: scratch.join("inside.ext4"),
         results: scratch.join("results.tar"),
@@ -93,11 +85,16 @@ pub(crate) fn pack(
     Ok(disks)
 }
 
-/// The plan as the script inside reads it.
-fn lines(plan: &[Half]) -> String {
-    plan.iter()
-        .map(|half| format!("{} {} {}\n", half.vmm, half.who, half.scenarios))
-        .collect()
+/// What the script inside is told, as assignments of a shell.
+fn words(settings: &Settings, batch: &Batch) -> String {
+    format!(
+        "LAB_VMM={}\nLAB_WHO={}\nLAB_SCENARIOS={}\nLAB_BENCH={}\n\
+         BANGER_TEST_TIME_FACTOR={TIME_FACTOR}\n",
+        batch.vmm,
+        batch.who,
+        batch.scenarios.join(","),
+        settings.bench.unwrap_or_default()
+    )
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -118,7 +115,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn base(target: &Path, to: &Path) -> Result<()> {
     let from = target.join("tmp/base/state/banger");
     let to = to.join("state/banger");
-    fs::create_dir_all(&to).at("create", &to)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&to)
+        .at("create", &to)?;
     for dir in ["images", "kernels", "templates"] {
         let dir = from.join(dir);
         run(Command::new("cp")
@@ -165,19 +166,6 @@ fn run(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_plan_is_one_line_a_run() {
-        let half = |who, scenarios: &str| Half {
-            vmm: "qemu-kvm",
-            who,
-            scenarios: scenarios.to_owned(),
-        };
-        assert_eq!(
-            lines(&[half("lab", "a,b"), half("root", "all")]),
-            "qemu-kvm lab a,b\nqemu-kvm root all\n"
-        );
-    }
 
     #[test]
     fn a_program_that_fails_is_named_with_what_it_said() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::Instant;
 
 use banger_model::{Code, Error, IoContext, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -13,33 +13,44 @@ use tokio_util::sync::CancellationToken;
 use crate::carry::Disks;
 use crate::outer::Outer;
 
-/// Processors and memory, in MiB.
-const CPUS: &str = "2";
-const MEMORY: &str = "6144";
+/// One processor, and memory in MiB.
+///
+/// One, because QEMU (7.2 and 10.0 alike) does not emulate AMD's virtualisation well on two: an
+/// interrupt between processors, which is how KVM asks a processor to leave its guest, was
+/// delivered right after `VMRUN`, where interrupts are off and the guest's `GS` is still loaded.
+/// That killed the outer machine, or the guest within it, in one of six boots.
+const CPUS: &str = "1";
+const MEMORY: &str = "4096";
 /// The longest line that is read; a longer one is cut.
 const LINE: u64 = 64 << 10;
-const PROGRAM: &str = "qemu-system-x86_64";
 
-/// Runs it to its end, with each line of its second serial port to `on_line` and its console to
-/// a file.
+/// What a machine is run with.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) outer: &'a Outer,
+    pub(crate) disks: &'a Disks,
+    /// Where its console goes.
+    pub(crate) console: &'a Path,
+    /// When it is ended.
+    pub(crate) deadline: Instant,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// Runs it to its end, with each line of its second serial port to `on_line`.
 ///
 /// # Errors
-/// `cancelled`, or `vmm_failed` when it lives longer than `limit` or QEMU fails, with what was
+/// `cancelled`, or `vmm_failed` when it lives beyond its deadline or QEMU fails, with what was
 /// said last. The process is gone in every case.
-pub(crate) async fn run(
-    outer: &Outer,
-    disks: &Disks,
-    console: &Path,
-    limit: Duration,
-    cancel: &CancellationToken,
-    on_line: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let mut command = Command::new(PROGRAM);
+pub(crate) async fn run(run: Run<'_>, on_line: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    let mut command = run.outer.emulator.command();
     command
-        .args(arguments(outer, disks, console))
+        .args(arguments(run.outer, run.disks, run.console))
         // QEMU keeps what the outer machine changes on its disk in a file without a name.
-        .env("TMPDIR", disks.inside.parent().unwrap_or(Path::new("/tmp")));
-    follow(command, console, limit, cancel, on_line).await
+        .env(
+            "TMPDIR",
+            run.disks.inside.parent().unwrap_or(Path::new("/tmp")),
+        );
+    follow(command, run.console, run.deadline, run.cancel, on_line).await
 }
 
 fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
@@ -51,11 +62,9 @@ fn arguments(outer: &Outer, disks: &Disks, console: &Path) -> Vec<String> {
         "q35",
         "-accel",
         "tcg,thread=multi",
-        // What software emulation can do at most, AMD's virtualisation included; but no `cx16`,
-        // which corrupts flags: see crates/vmm/src/qemu/argv.rs. With it, this machine froze or
-        // died within two minutes in both of two runs; without it, one run lasted.
+        // What software emulation can do at most, AMD's virtualisation included.
         "-cpu",
-        "max,cx16=off",
+        "max",
         "-smp",
         CPUS,
         "-m",
@@ -101,9 +110,9 @@ fn quoted(path: &Path) -> String {
 async fn follow(
     mut command: Command,
     console: &Path,
-    limit: Duration,
+    deadline: Instant,
     cancel: &CancellationToken,
-    on_line: &mut dyn FnMut(&str),
+    on_line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<()> {
     command
         .stdin(Stdio::null())
@@ -132,11 +141,11 @@ async fn follow(
     let errors = child.stderr.take();
     let outcome = tokio::select! {
         outcome = listen(&mut child, on_line) => outcome,
-        () = tokio::time::sleep(limit) => Err(Error::new(
+        () = tokio::time::sleep_until(deadline.into()) => Err(Error::new(
             Code::VmmFailed,
-            format!("the outer machine was ended after {} min", limit.as_secs() / 60),
+            "the outer machine was ended: the time is up",
         )
-        .hint("LAB_MINUTES gives it longer")),
+        .hint("LAB_MINUTES gives the lab longer")),
         () = cancel.cancelled() => Err(Error::new(Code::Cancelled, "given up")),
     };
     // It has ended already unless it must.
@@ -154,7 +163,7 @@ async fn follow(
 }
 
 /// Reads lines until the machine is off.
-async fn listen(child: &mut Child, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+async fn listen(child: &mut Child, on_line: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
     let broken =
         |error| Error::new(Code::VmmFailed, "the outer machine cannot be read").because(error);
     if let Some(output) = child.stdout.take() {
@@ -215,7 +224,7 @@ impl std::error::Error for Words {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::Duration;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -228,7 +237,7 @@ mod tests {
         let outcome = follow(
             shell(script),
             Path::new("/nonexistent/console"),
-            limit,
+            Instant::now() + limit,
             &CancellationToken::new(),
             &mut |line| lines.push(line.to_owned()),
         )
@@ -266,7 +275,7 @@ mod tests {
         let outcome = follow(
             shell("echo $$; exec sleep 600"),
             Path::new("/nonexistent/console"),
-            LONG,
+            Instant::now() + LONG,
             &cancel,
             &mut |line| {
                 pid = line.to_owned();

@@ -1,7 +1,7 @@
 //! `make lab`: the scenario suite on a whole machine of its own.
 //!
 //! ```text
-//! this machine ── QEMU, software emulation with emulated SVM ──▶ outer machine: Debian, systemd
+//! this machine ── QEMU, software emulation with emulated SVM ──▶ outer machines: Debian, systemd
 //!      │                                                            │ /dev/kvm works
 //!      │ a disk in: programs, scenarios, image, kernel              ▼
 //!      │ a serial line out: results as they happen          the scenarios ──▶ VMs of banger's
@@ -9,10 +9,12 @@
 //! ```
 //!
 //! There banger meets what an ordinary build machine does not have: KVM that works, both kinds
-//! of user, and a system it may change. The outer machine has no network and no state: it
-//! starts from the same disk every time.
+//! of user, and a system it may change. An outer machine has no network and no state: it
+//! starts from the same disk every time, and runs scenarios on one VMM as one user. Two run side
+//! by side, each with one processor: see [`machine`] for why.
 
 mod carry;
+mod emulator;
 mod machine;
 mod outer;
 mod plan;
@@ -21,12 +23,19 @@ mod settings;
 mod suite;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 use banger_model::{Code, Error, IoContext, Result};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::machine::Run;
+use crate::outer::Outer;
+use crate::plan::Batch;
 use crate::results::Results;
 use crate::settings::Settings;
 use crate::suite::Suite;
@@ -61,10 +70,10 @@ fn words(error: &Error) -> String {
 async fn lab() -> Result<bool> {
     let settings = Settings::read()?;
     let cancel = cancelled_by_signals()?;
-    let plan = plan::make(&settings)?;
+    let batches = plan::make(&settings)?;
     let suite = Suite::build()?;
-    for half in plan.iter().filter(|half| half.scenarios != plan::BENCH) {
-        suite.check(&half.scenarios)?;
+    for batch in batches.iter().filter(|batch| !batch.is_bench()) {
+        suite.check(&batch.scenarios.join(","))?;
     }
     let logs = suite.target.join("lab");
     if logs.exists() {
@@ -78,31 +87,84 @@ async fn lab() -> Result<bool> {
         );
     }
     let outer = outer::ensure(&settings.cache, &cancel).await?;
-    let scratch = tempfile::Builder::new()
-        .prefix("banger-lab-")
-        .tempdir_in(&suite.target)
-        .at("make a directory in", &suite.target)?;
-    let disks = carry::pack(&settings, &suite, &plan, scratch.path())?;
-    let mut results = Results::new(&plan);
-    let console = logs.join("console.log");
-    let ended = machine::run(
-        &outer,
-        &disks,
-        &console,
-        settings.limit,
-        &cancel,
-        &mut |line| {
-            if let Some(words) = results.line(line) {
-                println!("{words}");
+    let jobs = Semaphore::new(settings.jobs);
+    let lab = Lab {
+        deadline: Instant::now() + settings.limit,
+        settings,
+        suite,
+        outer,
+        logs,
+        jobs,
+        cancel,
+    };
+    let lab = Arc::new(lab);
+    let mut running = JoinSet::new();
+    for (place, batch) in batches.into_iter().enumerate() {
+        let lab = Arc::clone(&lab);
+        running.spawn(async move { (place, lab.run(batch).await) });
+    }
+    let mut all = running.join_all().await;
+    all.sort_by_key(|(place, _)| *place);
+    let all: Vec<Results> = all.into_iter().map(|(_, results)| results).collect();
+    let (table, passed) = results::table(&all);
+    print!("{table}");
+    println!("logs: {}", lab.logs.display());
+    Ok(passed)
+}
+
+/// What all machines of a run share.
+struct Lab {
+    settings: Settings,
+    suite: Suite,
+    outer: Outer,
+    logs: PathBuf,
+    /// A place for each machine that may run.
+    jobs: Semaphore,
+    deadline: Instant,
+    cancel: CancellationToken,
+}
+
+impl Lab {
+    /// Runs a batch on a machine of its own when there is a place for one.
+    async fn run(&self, batch: Batch) -> Results {
+        let mut results = Results::new(batch.clone());
+        if let Err(error) = self.run_into(&batch, &mut results).await {
+            let words = words(&error);
+            eprintln!("lab: {}: {words}", batch.name());
+            if let Some(hint) = error.hint_text() {
+                eprintln!("lab: {hint}");
             }
-        },
-    )
-    .await;
-    unpack(&disks.results, &logs);
-    print!("{}", results.table());
-    println!("logs: {}", logs.display());
-    ended?;
-    Ok(results.passed())
+            results.trouble(words.lines().next().unwrap_or_default().to_owned());
+        }
+        results
+    }
+
+    async fn run_into(&self, batch: &Batch, results: &mut Results) -> Result<()> {
+        let _place = self.jobs.acquire().await;
+        let name = batch.name();
+        let scratch = tempfile::Builder::new()
+            .prefix("banger-lab-")
+            .tempdir_in(&self.suite.target)
+            .at("make a directory in", &self.suite.target)?;
+        let logs = self.logs.join(&name);
+        fs::create_dir_all(&logs).at("create", &logs)?;
+        let disks = carry::pack(&self.settings, &self.suite, batch, scratch.path())?;
+        let run = Run {
+            outer: &self.outer,
+            disks: &disks,
+            console: &logs.join("console.log"),
+            deadline: self.deadline,
+            cancel: &self.cancel,
+        };
+        let ended = machine::run(run, &mut |line| {
+            if let Some(words) = results.line(line) {
+                println!("{name}: {words}");
+            }
+        })
+        .await;
+        unpack(&disks.results, &logs);
+        ended
+    }
 }
 
 /// The logs are worth having however the run ended, and never a reason for it to fail.

@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use banger_archive::{Archive, Bootstrap, Work};
+use banger_archive::{Archive, Bootstrap, Variant, Work};
 use banger_model::{ByteSize, IoContext, Progress, Result};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+
+use crate::emulator::{self, Emulator};
 
 /// The Debian release.
 const SUITE: &str = "bookworm";
@@ -20,6 +22,7 @@ const PREFIX: &str = "outer-";
 
 /// The files of the outer machine. They are not changed by running it.
 pub(crate) struct Outer {
+    pub(crate) emulator: Emulator,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
     pub(crate) disk: PathBuf,
@@ -47,6 +50,7 @@ pub(crate) async fn ensure(cache: &Path, cancel: &CancellationToken) -> Result<O
     let in_use = File::open(&dir).at("open", &dir)?;
     in_use.lock_shared().at("lock", &dir)?;
     Ok(Outer {
+        emulator: Emulator::in_directory(&dir.join(emulator::DIRECTORY)),
         kernel: dir.join("vmlinuz"),
         initrd: dir.join("initrd"),
         disk: dir.join("disk.ext4"),
@@ -66,7 +70,8 @@ fn open(path: &Path) -> Result<File> {
 /// A hash of all it is made of.
 fn key() -> String {
     let mut hash = Sha256::new();
-    for part in [SUITE, PACKAGES, PREPARE, MAKE_DISK] {
+    let own = [SUITE, PACKAGES, PREPARE, MAKE_DISK];
+    for part in own.iter().chain(&emulator::RECIPE) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -82,7 +87,7 @@ async fn build(cache: &Path, dir: &Path, cancel: &CancellationToken) -> Result<(
     let staging = cache.join("staging");
     // Left by a build that was killed: nobody else builds now.
     banger_archive::remove_tree(&staging)?;
-    for part in ["tree", "tmp", "out"] {
+    for part in ["emulator", "tree", "tmp", "out"] {
         let part = staging.join(part);
         fs::create_dir_all(&part).at("create", &part)?;
     }
@@ -96,6 +101,7 @@ async fn build(cache: &Path, dir: &Path, cancel: &CancellationToken) -> Result<(
 }
 
 fn bootstrap(work: &Work, staging: &Path) -> Result<()> {
+    emulator::build(work, staging)?;
     let packages: Vec<String> = PACKAGES
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -106,6 +112,7 @@ fn bootstrap(work: &Work, staging: &Path) -> Result<()> {
         work,
         &Bootstrap {
             suite: SUITE,
+            variant: Variant::Installed,
             packages: &packages,
             tree: &staging.join("tree"),
             tree_size: TREE,
@@ -119,12 +126,11 @@ fn bootstrap(work: &Work, staging: &Path) -> Result<()> {
 }
 
 fn publish(out: &Path, dir: &Path) -> Result<()> {
-    for name in ["vmlinuz", "initrd", "disk.ext4"] {
-        let path = out.join(name);
-        File::open(&path)
-            .and_then(|file| file.sync_all())
-            .at("sync", &path)?;
-    }
+    // Its files are many.
+    let files = File::open(out).at("open", out)?;
+    rustix::fs::syncfs(&files)
+        .map_err(std::io::Error::from)
+        .at("sync", out)?;
     fs::rename(out, dir).at("publish", dir)
 }
 

@@ -1,4 +1,4 @@
-//! What came out of the outer machine, line by line, and the table at the end.
+//! What came out of an outer machine, line by line, and the table at the end.
 //!
 //! Lines that begin with `lab:` are the inside script's, `PASS`, `FAIL` and `SKIP` are the
 //! scenarios'. A scenario that was planned and of which nothing was heard counts as lost, and
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::plan::{BENCH, Half};
+use crate::plan::Batch;
 
 /// How a scenario ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,42 +20,22 @@ enum Ending {
     Skip(String),
 }
 
-/// One run of the suite.
-struct Run {
-    vmm: String,
-    who: String,
-    planned: Vec<String>,
+/// Everything heard so far of one machine.
+pub(crate) struct Results {
+    batch: Batch,
     endings: BTreeMap<String, Ending>,
     code: Option<i32>,
-}
-
-/// Everything heard so far.
-pub(crate) struct Results {
-    runs: Vec<Run>,
-    current: Option<usize>,
-    done: bool,
+    trouble: Option<String>,
 }
 
 impl Results {
-    /// Of a plan, before anything was heard.
-    pub(crate) fn new(plan: &[Half]) -> Results {
-        let runs = plan
-            .iter()
-            .map(|half| Run {
-                vmm: half.vmm.to_owned(),
-                who: half.who.to_owned(),
-                planned: match half.scenarios.as_str() {
-                    BENCH => Vec::new(),
-                    names => names.split(',').map(str::to_owned).collect(),
-                },
-                endings: BTreeMap::new(),
-                code: None,
-            })
-            .collect();
+    /// Of a batch, before anything was heard.
+    pub(crate) fn new(batch: Batch) -> Results {
         Results {
-            runs,
-            current: None,
-            done: false,
+            batch,
+            endings: BTreeMap::new(),
+            code: None,
+            trouble: None,
         }
     }
 
@@ -64,18 +44,7 @@ impl Results {
     pub(crate) fn line(&mut self, line: &str) -> Option<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["lab:", "begin", vmm, who] => {
-                self.current = self
-                    .runs
-                    .iter()
-                    .position(|run| run.vmm == vmm && run.who == who);
-            }
-            ["lab:", "end", _, _, code] => {
-                if let Some(run) = self.current() {
-                    run.code = code.parse().ok();
-                }
-            }
-            ["lab:", "done"] => self.done = true,
+            ["lab:", "end", code] => self.code = code.parse().ok(),
             ["PASS", name, ..] => self.ended(name, Ending::Pass(rest(line))),
             ["FAIL", name, ..] => self.ended(name, Ending::Fail(rest(line))),
             ["SKIP", name, ..] => self.ended(name, Ending::Skip(rest(line))),
@@ -84,86 +53,80 @@ impl Results {
         (!line.is_empty()).then(|| harmless(line))
     }
 
-    fn current(&mut self) -> Option<&mut Run> {
-        self.current.map(|index| &mut self.runs[index])
+    /// Notes that the machine itself failed.
+    pub(crate) fn trouble(&mut self, words: String) {
+        self.trouble = Some(words);
     }
 
     fn ended(&mut self, name: &str, ending: Ending) {
-        if let Some(run) = self.current() {
-            run.endings.insert(name.to_owned(), ending);
+        self.endings.insert(name.to_owned(), ending);
+    }
+
+    /// Why the batch as a whole is no success, beside what its scenarios say.
+    fn whole(&self) -> Option<String> {
+        if let Some(words) = &self.trouble {
+            return Some(words.clone());
+        }
+        match self.code {
+            // 77: everything was skipped, each with its reason.
+            Some(0 | 77) => None,
+            Some(1) if self.failed() > 0 => None,
+            Some(1) => Some("it left something behind".to_owned()),
+            Some(code) => Some(format!("exit code {code}")),
+            None => Some("the machine ended early".to_owned()),
         }
     }
 
-    /// Whether everything ran to its end and nothing failed.
-    pub(crate) fn passed(&self) -> bool {
-        self.done
-            && self.runs.iter().all(|run| {
-                // 77: everything was skipped, each with its reason.
-                matches!(run.code, Some(0 | 77)) && run.failed() == 0 && run.lost().is_empty()
-            })
-    }
-
-    /// The table, and the line that counts.
-    pub(crate) fn table(&self) -> String {
-        let mut text = String::from("\n");
-        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-        let mut add = |result: &str, run: &Run, name: &str, words: &str| {
-            let (name, words) = (harmless(name), harmless(words));
-            let on = format!("{} as {}", run.vmm, run.who);
-            writeln!(text, "{result:<5} {on:<20} {name:<40} {words}").ok();
-        };
-        for run in &self.runs {
-            for (name, ending) in &run.endings {
-                match ending {
-                    Ending::Pass(words) => {
-                        passed += 1;
-                        add("pass", run, name, words);
-                    }
-                    Ending::Fail(words) => {
-                        failed += 1;
-                        add("FAIL", run, name, words);
-                    }
-                    Ending::Skip(words) => {
-                        skipped += 1;
-                        add("skip", run, name, words);
-                    }
-                }
-            }
-            for name in run.lost() {
-                failed += 1;
-                add("LOST", run, name, "nothing was heard of it");
-            }
-            if !matches!(run.code, Some(0 | 1 | 77)) {
-                failed += 1;
-                let code = run.code.map_or("none".to_owned(), |code| code.to_string());
-                add("FAIL", run, "(the whole run)", &format!("exit code {code}"));
-            } else if run.code == Some(1) && run.failed() == 0 {
-                failed += 1;
-                add("FAIL", run, "(the whole run)", "it left something behind");
-            }
-        }
-        writeln!(
-            text,
-            "\n{skipped} skipped\n{passed} passed, {failed} failed"
-        )
-        .ok();
-        text
-    }
-}
-
-impl Run {
     fn failed(&self) -> usize {
         let failed = |ending: &&Ending| matches!(ending, Ending::Fail(_));
         self.endings.values().filter(failed).count()
     }
 
-    fn lost(&self) -> Vec<&str> {
-        self.planned
-            .iter()
-            .filter(|name| !self.endings.contains_key(*name))
-            .map(String::as_str)
-            .collect()
+    fn lost(&self) -> impl Iterator<Item = &str> {
+        let planned = match self.batch.is_bench() {
+            true => &[],
+            false => &self.batch.scenarios[..],
+        };
+        let heard = |name: &&String| self.endings.contains_key(*name);
+        let lost = planned.iter().filter(move |name| !heard(name));
+        lost.map(String::as_str)
     }
+}
+
+/// The table of all batches with the line that counts, and whether everything passed.
+pub(crate) fn table(all: &[Results]) -> (String, bool) {
+    let mut text = String::from("\n");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for results in all {
+        let on = format!("{} as {}", results.batch.vmm, results.batch.who);
+        let mut add = |result: &str, name: &str, words: &str| {
+            let (name, words) = (harmless(name), harmless(words));
+            writeln!(text, "{result:<5} {on:<20} {name:<40} {words}").ok();
+        };
+        for (name, ending) in &results.endings {
+            let (count, result, words) = match ending {
+                Ending::Pass(words) => (&mut passed, "pass", words),
+                Ending::Fail(words) => (&mut failed, "FAIL", words),
+                Ending::Skip(words) => (&mut skipped, "skip", words),
+            };
+            *count += 1;
+            add(result, name, words);
+        }
+        for name in results.lost() {
+            failed += 1;
+            add("LOST", name, "nothing was heard of it");
+        }
+        if let Some(words) = results.whole() {
+            failed += 1;
+            add("FAIL", "(the whole run)", &words);
+        }
+    }
+    writeln!(
+        text,
+        "\n{skipped} skipped\n{passed} passed, {failed} failed"
+    )
+    .ok();
+    (text, failed == 0)
 }
 
 /// A text without control characters.
@@ -190,42 +153,31 @@ fn rest(line: &str) -> String {
 mod tests {
     use super::*;
 
-    fn plan() -> Vec<Half> {
-        ["lab", "root"]
-            .map(|who| Half {
-                vmm: "qemu-kvm",
-                who,
-                scenarios: "one,two".into(),
-            })
-            .into()
-    }
-
     fn heard(lines: &[&str]) -> Results {
-        let mut results = Results::new(&plan());
+        let mut results = Results::new(Batch {
+            vmm: "qemu-kvm",
+            who: "lab",
+            part: None,
+            scenarios: vec!["one".into(), "two".into()],
+        });
         for line in lines {
             results.line(line);
         }
         results
     }
 
-    const GOOD: [&str; 10] = [
-        "lab: up 30.1",
-        "lab: begin qemu-kvm lab",
+    const GOOD: [&str; 4] = [
+        "lab: up 30.1 kvm root:kvm 660",
         "PASS one (12.0 s)",
         "SKIP two (no package archive)",
-        "lab: end qemu-kvm lab 0",
-        "lab: begin qemu-kvm root",
-        "PASS one (2.0 s)",
-        "PASS two (3.0 s)",
-        "lab: end qemu-kvm root 0",
-        "lab: done",
+        "lab: end 0",
     ];
 
     #[test]
     fn everything_well() {
-        let results = heard(&GOOD);
-        assert!(results.passed());
-        let table = results.table();
+        let other = heard(&["PASS one (2.0 s)", "PASS two (3.0 s)", "lab: end 0"]);
+        let (table, passed) = table(&[heard(&GOOD), other]);
+        assert!(passed, "{table}");
         assert!(
             table.ends_with("\n1 skipped\n3 passed, 0 failed\n"),
             "{table}"
@@ -237,27 +189,30 @@ mod tests {
     #[test]
     fn a_failure_a_loss_and_a_bad_code_are_no_success() {
         for (at, instead, count) in [
-            (2, "FAIL one (3.0 s)", "2 passed, 1 failed"),
-            (2, "noise", "2 passed, 1 failed"),
-            (4, "lab: end qemu-kvm lab 1", "3 passed, 1 failed"),
-            (4, "lab: end qemu-kvm lab 101", "3 passed, 1 failed"),
-            (4, "noise", "3 passed, 1 failed"),
+            (1, "FAIL one (3.0 s)", "0 passed, 1 failed"),
+            (1, "noise", "0 passed, 1 failed"),
+            (3, "lab: end 1", "1 passed, 1 failed"),
+            (3, "lab: end 101", "1 passed, 1 failed"),
+            (3, "noise", "1 passed, 1 failed"),
         ] {
             let mut lines = GOOD;
             lines[at] = instead;
-            let results = heard(&lines);
-            assert!(!results.passed(), "{instead}");
-            let table = results.table();
+            let (table, passed) = table(&[heard(&lines)]);
+            assert!(!passed, "{instead}");
             assert!(table.contains(count), "{instead}: {table}");
         }
-        assert!(!heard(&GOOD[..9]).passed(), "the machine ended early");
+        let mut results = heard(&GOOD);
+        results.trouble("it stood still".into());
+        let (table, passed) = table(&[heard(&GOOD), results]);
+        assert!(!passed);
+        assert!(table.contains("it stood still"), "{table}");
     }
 
     #[test]
     fn nothing_reaches_a_terminal_as_it_is() {
-        let mut results = heard(&GOOD[..2]);
+        let mut results = heard(&GOOD[..1]);
         let shown = results.line("PASS \x1b[31mred (1 s)").unwrap();
         assert!(!shown.contains('\x1b'), "{shown}");
-        assert!(!results.table().contains('\x1b'));
+        assert!(!table(&[results]).0.contains('\x1b'));
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use banger_model::{Code, Error, IoContext, Result};
 
-/// How long the outer machine may live, unless `LAB_MINUTES` says otherwise.
+/// How long a run may take, unless `LAB_MINUTES` says otherwise.
 const MINUTES: u64 = 30;
-/// How many scenarios run side by side: as many as the outer machine has processors.
+/// How many outer machines run side by side, each with a processor of its own.
 const JOBS: u64 = 2;
 
 /// What a run is asked to do.
@@ -20,14 +20,16 @@ pub(crate) struct Settings {
     pub(crate) firecracker: Option<PathBuf>,
     /// The only VMM to run them on.
     pub(crate) vmm: Option<String>,
+    /// The only user inside to run them as.
+    pub(crate) who: Option<String>,
     /// The scenarios to run instead of the default set, separated by commas.
     pub(crate) only: Option<String>,
     /// Measure this many starts instead of running scenarios.
     pub(crate) bench: Option<u64>,
-    /// How long the outer machine may live.
+    /// How long the whole run may take.
     pub(crate) limit: Duration,
-    /// How many scenarios run side by side.
-    pub(crate) jobs: u64,
+    /// How many outer machines run side by side.
+    pub(crate) jobs: usize,
 }
 
 impl Settings {
@@ -46,14 +48,20 @@ impl Settings {
         };
         let path = set("PATH").unwrap_or_default();
         let bench = set("LAB_BENCH").map(|_| number("LAB_BENCH", 10, set));
+        let bench = bench.transpose()?;
         Ok(Settings {
-            bench: bench.transpose()?,
+            bench,
             firecracker: firecracker(set("BANGER_FIRECRACKER"), &path)?,
             cache: cache.join("banger-lab"),
             vmm: set("VMM"),
+            who: set("WHO"),
             only: set("SCENARIO"),
             limit: Duration::from_secs(60 * number("LAB_MINUTES", MINUTES, set)?),
-            jobs: number("JOBS", JOBS, set)?,
+            // What is measured is measured alone.
+            jobs: match bench {
+                None => number("JOBS", JOBS, set)? as usize,
+                Some(_) => 1,
+            },
         })
     }
 }

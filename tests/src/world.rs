@@ -15,6 +15,15 @@ use crate::{oracle, pace};
 /// How long a guest may take to boot on a common machine, in seconds.
 const BOOT_S: u32 = 120;
 
+/// What worlds take over from the base: immutable content, and whether KVM boots it.
+const SHARED: [&str; 5] = [
+    "images",
+    "kernels",
+    "templates",
+    "kvm-probe.json",
+    "kvm-probe.firecracker.json",
+];
+
 /// What all scenarios share, read-only: the programs, and an image and kernel pulled once.
 #[derive(Clone, Debug)]
 pub struct Base {
@@ -82,11 +91,38 @@ impl World {
     /// A world without image or kernel, as on a fresh machine.
     pub fn empty(base: &Base, name: &str) -> World {
         let root = ground_of(base, name);
-        let runtime = runtime_of(rustix::process::getpid(), name);
         if root.exists() {
             // Left by a run that was killed; its processes would be found by the oracle.
             fs::remove_dir_all(&root).expect("remove an earlier run's world");
         }
+        World::furnish(base, name)
+    }
+
+    /// A world that an earlier run kept: its images and kernels, and nothing else of it.
+    pub fn again(base: &Base, name: &str) -> World {
+        let root = ground_of(base, name);
+        let state = root.join("state/banger");
+        for (dir, keep) in [(&root, &["state"][..]), (&state, &SHARED[..])] {
+            for entry in fs::read_dir(dir).expect("list an earlier run's world") {
+                let path = entry.expect("list an earlier run's world").path();
+                if keep.iter().any(|name| path.ends_with(name)) {
+                    continue;
+                }
+                let removed = if path.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                removed.expect("remove what an earlier run left");
+            }
+        }
+        World::furnish(base, name)
+    }
+
+    /// Puts the programs into a world.
+    fn furnish(base: &Base, name: &str) -> World {
+        let root = ground_of(base, name);
+        let runtime = runtime_of(rustix::process::getpid(), name);
         for dir in ["bin", "lib/banger", "config", "home", "state"] {
             fs::create_dir_all(root.join(dir)).expect("make a world");
         }
@@ -119,9 +155,10 @@ impl World {
             .mode(0o700)
             .create(&state)
             .expect("make a state directory");
+        let shared = SHARED.map(|name| base.artifacts.join(name));
         let status = Command::new("cp")
             .args(["--archive", "--link"])
-            .args(["images", "kernels", "templates"].map(|dir| base.artifacts.join(dir)))
+            .args(shared.iter().filter(|path| path.exists()))
             .arg(&state)
             .status()
             .expect("run cp");

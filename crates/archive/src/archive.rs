@@ -26,10 +26,22 @@ pub struct Archive {
     mirror: Option<String>,
 }
 
+/// What is done with the packages of a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// They are installed, with apt: the tree is a system.
+    Installed,
+    /// They and all they depend on are unpacked, and none of their scripts is run: the tree
+    /// has the files of programs.
+    Unpacked,
+}
+
 /// A system to bootstrap.
 pub struct Bootstrap<'a> {
     /// The release, such as `bookworm`.
     pub suite: &'a str,
+    /// What is done with the packages.
+    pub variant: Variant,
     /// Packages beyond the essential ones.
     pub packages: &'a [String],
     /// An empty directory that becomes the root file system. When there is memory enough, it
@@ -92,7 +104,10 @@ impl Archive {
             .arg(programs::find("mmdebstrap")?)
             .args([
                 "--mode=root",
-                "--variant=apt",
+                match system.variant {
+                    Variant::Installed => "--variant=apt",
+                    Variant::Unpacked => "--variant=extract",
+                },
                 "--format=directory",
                 "--verbose",
             ])

@@ -28,7 +28,7 @@ mod programs;
 mod script;
 mod work;
 
-pub use archive::{Archive, Bootstrap, mmdebstrap_version, name_full_disk};
+pub use archive::{Archive, Bootstrap, Variant, mmdebstrap_version, name_full_disk};
 pub use namespace::remove_tree;
 pub use probe::probe;
 pub use program::run_program;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use banger_archive::{Bootstrap, Script, Work, mmdebstrap_version};
+use banger_archive::{Bootstrap, Script, Variant, Work, mmdebstrap_version};
 use banger_content::{digest_file, ensure_space};
 use banger_model::{ByteSize, Code, Digest, Error, ImageConfig, IoContext, Progress, Result};
 
@@ -44,6 +44,7 @@ pub(crate) fn bootstrap(
         work,
         &Bootstrap {
             suite: &source.suite,
+            variant: Variant::Installed,
             packages: &source.packages,
             tree: &tree,
             tree_size: source.tree,

@@ -28,6 +28,8 @@ use queue::{Next, Queue};
 const USAGE: u8 = 2;
 /// Nothing ran: automake's code for a test that was skipped.
 const SKIPPED: u8 = 77;
+/// The world that the others start from.
+const BASE: &str = "base";
 
 /// How a scenario ended.
 enum Ending {
@@ -270,13 +272,15 @@ fn end_all_on_signals(shared: Arc<Shared>, base: Base) {
 /// Pulls the default image and kernel once, as a user's first command would.
 fn pull_base(base: &Base) {
     let keep = std::env::var_os("BANGER_TEST_BASE").is_some_and(|value| value == "keep");
-    if keep && base.artifacts.join("images").exists() {
+    let world = if keep && base.artifacts.join("images").exists() {
         println!("BANGER_TEST_BASE=keep: using the image and kernel of an earlier run");
-        return;
-    }
-    println!("pulling the default image and kernel");
-    let world = World::empty(base, "base");
-    // One run fills every cache: image, kernel, initramfs and disk templates.
+        World::again(base, BASE)
+    } else {
+        println!("pulling the default image and kernel");
+        World::empty(base, BASE)
+    };
+    // One run fills every cache: image, kernel, initramfs and disk templates, and whether this
+    // machine's KVM works.
     let done = world.banger(["vm", "run", "--rm", "--", "true"]).ok();
     print!("{}", done.err());
     world.banger(["daemon", "stop"]).ok();

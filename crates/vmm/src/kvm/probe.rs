@@ -15,9 +15,9 @@ use crate::process::{Process, poll_until};
 use crate::{Demand, Facts, firecracker, log_tail, qemu};
 
 /// How long the probe's kernel may take to user space. KVM needs a second; inside a machine that
-/// is itself emulated it has taken ten. Only a KVM that hangs costs that long, once per boot of
-/// the host.
-pub(super) const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// is itself emulated it has taken 15, and more when that is busy. Only a KVM that hangs costs
+/// that long, once per boot of the host.
+pub(super) const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the agent says when it was booted by the probe.
 const PROBE_OK: &str = "banger-probe-ok";
 
@@ -60,7 +60,7 @@ impl Prover {
 /// Fills in what is not known yet and matters for `choice`: whether Firecracker boots a kernel
 /// with KVM and, where it does not or is not there, whether QEMU does. Asks nothing when the
 /// facts decide without it, or the kept answer when nothing has changed since; else boots a
-/// kernel. Blocks for at most a minute.
+/// kernel. Blocks for at most two minutes.
 pub fn prove(choice: VmmChoice, demand: Demand, facts: &mut Facts, inputs: ProbeInputs<'_>) {
     if matches!(choice, VmmChoice::Auto | VmmChoice::Firecracker)
         && let Ok((_, Verdict::Unproven(_))) = firecracker::usable(facts, demand)
@@ -103,7 +103,8 @@ pub fn recall(facts: &mut Facts, cache_file: &Path) {
 /// The kept answer, or that of a boot, and whether that hung.
 fn ask(prover: Prover, program: &Path, inputs: ProbeInputs<'_>) -> (LiveBoot, bool) {
     let ours = |error: banger_model::Error| (LiveBoot::Failed(error.chain()), false);
-    let key = match Key::new(&[program, inputs.kernel, inputs.initramfs]) {
+    let files = [program, inputs.kernel, inputs.initramfs];
+    let key = match Key::new(&files) {
         Ok(key) => key,
         Err(error) => return ours(error),
     };
@@ -116,46 +117,56 @@ fn ask(prover: Prover, program: &Path, inputs: ProbeInputs<'_>) -> (LiveBoot, bo
         // Trouble on our side says nothing about KVM, so it is not remembered.
         Err(error) => return ours(error),
     };
-    let cached = Cached { key, live, hung };
+    let cached = Cached {
+        key,
+        files: files.map(Path::to_owned).into(),
+        live,
+        hung,
+    };
     if let Err(error) = cached.write(&file) {
         tracing::warn!(%error, "the result of the KVM probe is not kept");
     }
     (cached.live, hung)
 }
 
-/// Everything the answer depends on.
+/// Everything the answer depends on. Files are known by what they are, wherever they are: a
+/// state directory may be moved, or share its kernels with another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     boot_id: String,
-    files: Vec<Stamp>,
+    files: Vec<Identity>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    path: PathBuf,
+struct Identity {
+    device: u64,
+    inode: u64,
     size: u64,
     modified_ns: i128,
 }
 
 impl Key {
-    fn new(files: &[&Path]) -> Result<Key> {
+    fn new(files: &[impl AsRef<Path>]) -> Result<Key> {
         let boot_id_file = Path::new("/proc/sys/kernel/random/boot_id");
         let boot_id = std::fs::read_to_string(boot_id_file).at("read", boot_id_file)?;
-        let stamp = |path: &Path| {
-            let found = std::fs::metadata(path).at("read", path)?;
-            Ok(Stamp {
-                path: path.to_owned(),
-                size: found.len(),
-                modified_ns: i128::from(found.mtime()) * 1_000_000_000
-                    + i128::from(found.mtime_nsec()),
-            })
-        };
         Ok(Key {
             boot_id: boot_id.trim().to_owned(),
             files: files
                 .iter()
-                .map(|path| stamp(path))
+                .map(|path| Identity::of(path.as_ref()))
                 .collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> Result<Identity> {
+        let found = std::fs::metadata(path).at("read", path)?;
+        Ok(Identity {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.len(),
+            modified_ns: i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec()),
         })
     }
 }
@@ -163,6 +174,8 @@ impl Key {
 #[derive(Debug, Serialize, Deserialize)]
 struct Cached {
     key: Key,
+    /// Where the files of the key were: the program, the kernel, the initramfs.
+    files: Vec<PathBuf>,
     live: LiveBoot,
     #[serde(default)]
     hung: bool,
@@ -178,8 +191,8 @@ impl Cached {
 
     /// Whether it is about this program, and nothing has changed since.
     fn still_holds(&self, program: &Path) -> bool {
-        let files: Vec<&Path> = self.key.files.iter().map(|file| &*file.path).collect();
-        files.first() == Some(&program) && Key::new(&files).is_ok_and(|now| now == self.key)
+        self.files.first().is_some_and(|file| file == program)
+            && Key::new(&self.files).is_ok_and(|now| now == self.key)
     }
 
     fn write(&self, path: &Path) -> Result<()> {

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Instant;
 
 use banger_model::VmmChoice;
@@ -50,7 +51,12 @@ impl Bench {
     }
 
     fn prove_for(&self, choice: VmmChoice) -> Facts {
-        let path = |name: &str| self.scratch.path().join(name);
+        self.prove_in(self.scratch.path(), choice)
+    }
+
+    /// With the kernel, the initramfs and the kept answer of this directory.
+    fn prove_in(&self, directory: &Path, choice: VmmChoice) -> Facts {
+        let path = |name: &str| directory.join(name);
         let mut facts = self.facts.clone();
         prove(
             choice,
@@ -98,6 +104,37 @@ fn a_kernel_that_speaks_proves_kvm_and_the_answer_is_kept() {
         .filter(|name| name.contains("probe") || name.contains("partial"))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn the_answer_goes_with_the_files_and_not_with_their_place() {
+    let bench = Bench::new(&format!(
+        "{}echo banger-probe-ok > $c; exec sleep 1000",
+        count()
+    ));
+    assert_eq!(bench.prove(), LiveBoot::Works);
+    let shared = bench.scratch.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::copy(
+        bench.scratch.path().join("kvm.json"),
+        shared.join("kvm.json"),
+    )
+    .unwrap();
+    for name in ["kernel", "initramfs"] {
+        std::fs::hard_link(bench.scratch.path().join(name), shared.join(name)).unwrap();
+    }
+    let facts = bench.prove_in(&shared, VmmChoice::Auto);
+    assert_eq!(facts.kvm.live, LiveBoot::Works);
+    assert_eq!(bench.runs(), 1, "the same files");
+    // As long and as old as the one before, and another file all the same.
+    let kernel = shared.join("kernel");
+    let modified = std::fs::metadata(&kernel).unwrap().modified().unwrap();
+    std::fs::remove_file(&kernel).unwrap();
+    std::fs::write(&kernel, "KERNEL").unwrap();
+    let file = std::fs::File::options().write(true).open(&kernel).unwrap();
+    file.set_modified(modified).unwrap();
+    bench.prove_in(&shared, VmmChoice::Auto);
+    assert_eq!(bench.runs(), 2, "another kernel is tried");
 }
 
 #[test]
