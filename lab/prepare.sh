@@ -45,7 +45,7 @@ chroot . systemctl --quiet mask \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer \
     getty@tty1.service getty-static.service serial-getty@ttyS0.service serial-getty@ttyS1.service \
     systemd-networkd-wait-online.service systemd-pstore.service systemd-update-utmp.service \
-    systemd-timesyncd.service systemd-journal-flush.service
+    systemd-timesyncd.service systemd-journal-flush.service docker-registry.service
 
 # The machine's disk and nothing else: the smaller the initrd, the sooner it is unpacked.
 cat > etc/initramfs-tools/conf.d/lab <<'CONF'

@@ -64,6 +64,12 @@ pub fn end_processes_of(paths: &[&Path]) {
     }
 }
 
+/// The process whose command line, arguments joined by spaces, is such a one.
+pub fn find_process(is_it: impl Fn(&str) -> bool) -> Option<Pid> {
+    let mut all = processes().into_iter();
+    all.find_map(|(pid, line)| is_it(&String::from_utf8_lossy(&line)).then_some(pid))
+}
+
 /// Everything a finished world left behind, in words.
 pub fn world_leaks(root: &Path, runtime: &Path) -> Vec<String> {
     let mut leaks = Vec::new();

@@ -274,7 +274,7 @@ impl Server {
                 Ok(()) => Reply::Done,
                 Err(message) => error(message),
             },
-            Request::Dial(request) => return dial::serve(socket, &request),
+            Request::Connect(request) => return dial::serve(socket, &request),
             Request::CopyIn(request) => return copy::receive(socket, &request),
             Request::CopyOut(request) => return copy::send(socket, &request),
             Request::Listeners => Reply::Listeners {

@@ -187,18 +187,26 @@ async fn carry(mut here: TcpStream, socket: &Path, port: u16, failures: Failures
     here.set_nodelay(true).ok();
     match client::dial(socket, port, Duration::ZERO).await {
         Ok(mut guest) => {
-            // How it ends is between the two sides; each has seen its own end of it.
-            copy_bidirectional_with_sizes(&mut here, &mut guest, BUFFER, BUFFER)
-                .await
-                .ok();
+            let carried =
+                copy_bidirectional_with_sizes(&mut here, &mut guest, BUFFER, BUFFER).await;
+            if carried.is_err() {
+                // One side broke off, which the other must not take for all there was.
+                reset(&here);
+            }
         }
         Err(error) => {
             // Refused, as it would be in the guest, and not closed as if it had said all.
-            rustix::net::sockopt::set_socket_linger(&here, Some(Duration::ZERO)).ok();
+            reset(&here);
             // When there are too many to tell, some are not told.
             failures.try_send((port, error)).ok();
         }
     }
+}
+
+/// Has the connection end with a reset when it is closed. What cannot be told so is closed in the
+/// common way.
+fn reset(here: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(here, Some(Duration::ZERO)).ok();
 }
 
 /// Takes all the descriptors we may have, and says for how many connections they are enough.

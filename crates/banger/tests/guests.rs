@@ -41,17 +41,28 @@ fn control(stream: &mut UnixStream, message: &impl serde::Serialize) {
 
 /// An agent whose every port sends back what it gets, to its end, and then says `bye`.
 fn echoes(request: Request, mut stream: UnixStream) {
-    let Request::Dial(dial) = request else {
-        panic!("not a dial: {request:?}");
+    let Request::Connect(dial) = request else {
+        panic!("not a connection: {request:?}");
     };
     if dial.port == 81 {
         return control(&mut stream, &Reply::NothingListens);
     }
     control(&mut stream, &Reply::Done);
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    stream.write_all(&bytes).unwrap();
-    stream.write_all(b"bye").unwrap();
+    let mut frames = Vec::new();
+    loop {
+        let Some(frame) = frame::read(&mut stream).unwrap() else {
+            return;
+        };
+        assert_eq!(frame.kind, Kind::Stdin);
+        if frame.payload.is_empty() {
+            break;
+        }
+        frames.push(frame.payload);
+    }
+    for payload in frames.into_iter().chain([b"bye".to_vec(), Vec::new()]) {
+        let kind = Kind::Stdout;
+        frame::write(&mut stream, &Frame { kind, payload }).unwrap();
+    }
 }
 
 #[test]

@@ -43,9 +43,10 @@ pub const AGENT_PORT: u32 = 1024;
 pub const BOOT_PORT: u32 = 1023;
 /// The newest protocol this build speaks.
 ///
-/// Version 2 added [`Request::Dial`], [`Request::Listeners`], [`Request::Stats`],
-/// [`Request::CopyIn`] and [`Request::CopyOut`]. Version 3 added [`CopyIn::replace`].
-pub const PROTOCOL_VERSION: u32 = 3;
+/// Version 2 added [`Request::Listeners`], [`Request::Stats`], [`Request::CopyIn`] and
+/// [`Request::CopyOut`]. Version 3 added [`CopyIn::replace`]. Version 4 added
+/// [`Request::Connect`] in place of a request `dial`, whose connection had no frames.
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The most sockets that [`Reply::Listeners`] names, so that it fits into a frame.
 pub const MAX_LISTENERS: usize = 1024;
 /// How much standard input may be on its way without the agent's acknowledgement, in bytes.
@@ -81,10 +82,12 @@ pub enum Request {
     /// Flushes all disks, answers [`Reply::Done`] and then brings the guest down. The host
     /// learns that it is down from the end of the VMM.
     Shutdown,
-    /// Connects to a port in the guest. Answers [`Reply::Done`]; every byte after that frame,
-    /// in both directions, is the connection's own, without frames. Each side ends its half by
-    /// shutting down its direction. Answers [`Reply::NothingListens`] when that is so.
-    Dial(Dial),
+    /// Connects to a port in the guest. Answers [`Reply::Done`]; after that frame what the
+    /// connection carries goes in frames of its own, `Stdin` to the guest and `Stdout` from it.
+    /// An empty one ends its direction and leaves the other alone: Firecracker makes the end of
+    /// one half of a vsock stream the end of both. Who is told both hangs up; the guest never
+    /// does first. Answers [`Reply::NothingListens`] when that is so.
+    Connect(Dial),
     /// Answers [`Reply::Listeners`]: what the guest listens on.
     Listeners,
     /// Answers [`Reply::Stats`]: what the guest uses.
@@ -105,7 +108,7 @@ impl Request {
             Request::Echo => (1, "echo"),
             Request::WaitBoot => (1, "wait for the end of the boot"),
             Request::Shutdown => (1, "shut down"),
-            Request::Dial(_) => (2, "forward ports"),
+            Request::Connect(_) => (4, "forward ports"),
             Request::Listeners => (2, "list what it listens on"),
             Request::Stats => (2, "say what it uses"),
             Request::CopyIn(copy) if copy.replace => (3, "replace a tree at once"),

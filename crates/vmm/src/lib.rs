@@ -26,7 +26,7 @@ mod testing;
 pub use choose::{Choice, Demand, choose, driver};
 pub use discover::find_all;
 pub use driver::Driver;
-pub use firecracker::{Firecracker, FirecrackerFacts, FirecrackerPrograms};
+pub use firecracker::{Firecracker, FirecrackerFacts, FirecrackerPrograms, HALTED};
 pub use host::{Facts, ProgramFacts, checks};
 pub use instance::{Ended, Instance, Part};
 pub use kvm::{DeviceAccess, KvmFacts, LiveBoot, ProbeInputs, prove, recall};

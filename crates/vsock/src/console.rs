@@ -47,15 +47,20 @@ impl Console {
         &self.source
     }
 
-    /// Writes down what has arrived; says whether there will be more. A file that cannot be
+    /// Writes down what has arrived and shows it; says whether there will be more. A file that cannot be
     /// written to is told once in the result; the guest is listened to all the same, because one
     /// that cannot print stops.
-    pub(crate) fn on_ready(&mut self, buffer: &mut [u8]) -> (bool, io::Result<()>) {
+    pub(crate) fn on_ready(
+        &mut self,
+        buffer: &mut [u8],
+        mut see: impl FnMut(&[u8]),
+    ) -> (bool, io::Result<()>) {
         let mut kept = Ok(());
         loop {
             match (&self.source).read(buffer) {
                 Ok(0) => return (false, kept),
                 Ok(count) => {
+                    see(&buffer[..count]);
                     let wrote = self.keep(&buffer[..count]);
                     kept = kept.and(wrote);
                     // One piece at a time: a guest that floods must not keep the others waiting.
@@ -72,7 +77,7 @@ impl Console {
     pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&self.source, false)?;
         loop {
-            let (more, kept) = self.on_ready(buffer);
+            let (more, kept) = self.on_ready(buffer, |_| {});
             kept?;
             if !more {
                 return Ok(());
@@ -138,7 +143,7 @@ mod tests {
             let line = format!("line {line:02}\n");
             guest.write_all(line.as_bytes()).unwrap();
             all.extend_from_slice(line.as_bytes());
-            let (more, kept) = console.on_ready(&mut buffer);
+            let (more, kept) = console.on_ready(&mut buffer, |_| {});
             kept.unwrap();
             assert!(more);
         }
@@ -160,7 +165,7 @@ mod tests {
         console.file = File::options().write(true).open("/dev/full").unwrap();
         let mut buffer = [0; 64];
         guest.write_all(b"hello").unwrap();
-        let (more, kept) = console.on_ready(&mut buffer);
+        let (more, kept) = console.on_ready(&mut buffer, |_| {});
         assert!(more, "listens on");
         assert_eq!(kept.unwrap_err().kind(), ErrorKind::StorageFull);
     }

@@ -37,10 +37,14 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 use console::Console;
 use device::Device;
 use frontend::{FROM_GUEST, Frontend, TO_GUEST};
+use keeper::End;
 use mux::Mux;
 
 /// The guest's context id. Each guest has a vsock of its own, so all have the same.
 const GUEST_CID: u64 = 3;
+/// The exit code when a guest under Firecracker has halted: whoever started this ends its VMM.
+/// The same as `banger_vmm::HALTED`.
+const HALTED: u8 = 3;
 /// How much of the console is read at a time, in bytes.
 const CONSOLE_PIECE: usize = 64 << 10;
 /// Descriptors that are not streams.
@@ -58,7 +62,8 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Closed) => ExitCode::SUCCESS,
+        Ok(End::Halted) => ExitCode::from(HALTED),
         Err(error) => {
             eprintln!("banger-vsock: {error}");
             ExitCode::FAILURE
@@ -66,10 +71,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run() -> Result<End, Failure> {
     let Some(args) = Args::parse(std::env::args_os().skip(1))? else {
         println!("banger-vsock {}", env!("CARGO_PKG_VERSION"));
-        return Ok(());
+        return Ok(End::Closed);
     };
     // SAFETY: whoever starts this program leaves exactly these two descriptors to it, and
     // nothing here has used them: standard input and output are not touched otherwise.
@@ -80,14 +85,15 @@ fn run() -> Result<(), Failure> {
     if let Some(log) = &args.log {
         let console = writes(&args.console, Console::new(first.into(), &args.console))?;
         let log = writes(log, Console::go_on(second.into(), log))?;
-        return Ok(keeper::run([console, log])?);
+        return Ok(keeper::run(console, log)?);
     }
     let vhost = UnixStream::from(first);
     let console = writes(&args.console, Console::new(second.into(), &args.console))?;
     let socket = args.runtime_dir.join("agent.sock");
     let mux = Mux::new(&socket, GUEST_CID, LISTENER, max_peers())
         .map_err(|error| format!("cannot listen on `{}`: {error}", socket.display()))?;
-    Loop::new(vhost, console, mux)?.run()
+    Loop::new(vhost, console, mux)?.run()?;
+    Ok(End::Closed)
 }
 
 /// The command line.
@@ -277,7 +283,7 @@ impl Loop {
     }
 
     fn on_console(&mut self) -> Result<(), Failure> {
-        let (more, kept) = self.console.on_ready(&mut self.buffer);
+        let (more, kept) = self.console.on_ready(&mut self.buffer, |_| {});
         if let Err(error) = kept
             && !std::mem::replace(&mut self.console_failed, true)
         {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +9,9 @@ use std::time::Duration;
 
 use banger_api::Vm;
 use banger_config::Paths;
-use banger_guest_api::{Info, client};
+use banger_guest_api::Info;
+use banger_guest_api::client::{self, Connection};
+use banger_guest_api::frame::{self, Frame, Kind};
 use banger_model::{Code, Error, Result};
 use clap::Args;
 use jiff::Timestamp;
@@ -75,6 +76,7 @@ pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> 
         .await
         .map_err(|error| explain(&vm, args.port, error))?;
     let stream = stream
+        .into_stream()
         .into_std()
         .and_then(|stream| stream.set_nonblocking(false).map(|()| stream))
         .map_err(|error| Error::internal("cannot take the connection").because(error))?;
@@ -91,7 +93,7 @@ pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> 
 
 /// Connects, at once where something listens. Waits for an ssh server only in a guest that has
 /// one.
-async fn dial(vm: &Vm, socket: &Path, port: u16) -> Result<tokio::net::UnixStream> {
+async fn dial(vm: &Vm, socket: &Path, port: u16) -> Result<Connection> {
     match client::dial(socket, port, Duration::ZERO).await {
         Err(error) if error.code() == Code::NotFound => {}
         other => return other,
@@ -145,34 +147,55 @@ fn explain(vm: &Vm, port: u16, error: Error) -> Error {
 
 /// Hands bytes through in both directions until the guest has said its last. The end of our
 /// input ends only that direction.
-fn relay(stream: UnixStream) -> io::Result<()> {
+fn relay(mut stream: UnixStream) -> io::Result<()> {
     let mut to_guest = stream.try_clone()?;
     let mut input = own(rustix::stdio::stdin())?;
     // The program's end takes it along, wherever it is.
-    std::thread::spawn(move || {
-        let copied = pass_on(&mut input, &mut to_guest);
-        to_guest.shutdown(Shutdown::Write).ok();
-        copied
-    });
+    std::thread::spawn(move || send_all(&mut input, &mut to_guest));
     let mut output = own(rustix::stdio::stdout())?;
-    match pass_on(&mut &stream, &mut output) {
+    match receive_all(&mut stream, &mut output) {
         // ssh has ended.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
 }
 
-/// Writes what it reads, as it comes. Not [`io::copy`]: between a socket and a pipe that is
-/// `splice`, which keeps the pipe locked while it waits for the socket, so that the other end
-/// cannot even read what is in it.
-fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+/// Sends what it reads, as it comes, and then the end.
+fn send_all(input: &mut impl Read, to_guest: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => to.write_all(&buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let count = match input.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
+        };
+        let payload = buffer[..count].to_vec();
+        frame::write(
+            to_guest,
+            &Frame {
+                kind: Kind::Stdin,
+                payload,
+            },
+        )?;
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes what the guest says, as it comes, up to its end.
+fn receive_all(from_guest: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+    loop {
+        match frame::read(from_guest)? {
+            Some(frame) if frame.kind != Kind::Stdout => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a frame of {:?} does not belong here", frame.kind),
+                ));
+            }
+            Some(frame) if frame.payload.is_empty() => return Ok(()),
+            Some(frame) => output.write_all(&frame.payload)?,
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

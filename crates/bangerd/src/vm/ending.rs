@@ -168,6 +168,7 @@ pub(super) fn describe(ended: &Ended) -> String {
     };
     match (ended.part, status.code(), status.signal()) {
         (Part::Vmm, Some(0), _) => "the guest powered off".to_owned(),
+        (Part::Console, ..) if halted(ended) => "the guest powered off".to_owned(),
         (_, Some(code), _) => format!("{who} ended with exit code {code}"),
         // Nobody of ours: whoever kills on request says so.
         (_, _, Some(9)) => format!(
@@ -179,10 +180,16 @@ pub(super) fn describe(ended: &Ended) -> String {
     }
 }
 
+/// Whether the guest is down and its VMM is not.
+fn halted(ended: &Ended) -> bool {
+    ended.status.and_then(|status| status.code()) == Some(banger_vmm::HALTED)
+}
+
 /// The reason shown for a VM whose instance ended by itself.
 pub(super) fn reason(ended: &Ended) -> String {
     match ended.part {
         Part::Vmm => describe(ended),
+        Part::Console if halted(ended) => describe(ended),
         Part::Vsock | Part::Console | Part::Network => {
             format!("{}, so the VM was stopped", describe(ended))
         }

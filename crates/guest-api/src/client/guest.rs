@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use banger_model::{Code, Error, Result};
-use tokio::net::UnixStream;
-
+use super::Connection;
 use super::stream::read_one;
 use super::{ask, broken, older, open, tame, timely, timely_within, unexpected};
 use crate::{Dial, DiskUse, Listener, MAX_LISTENERS, Reply, Request, Stats};
+use banger_model::{Code, Error, Result};
 
 /// More file systems than banger makes are not believed.
 const MAX_DISKS: usize = 16;
@@ -16,15 +15,14 @@ const MAX_DISKS: usize = 16;
 const MAX_NUMBER: f64 = 1e12;
 
 /// Connects to a TCP port on the guest's loopback, waiting up to `wait` for something to listen
-/// there. What the stream carries from here on is the connection's own; shutting down one
-/// direction of it ends that half.
+/// there.
 ///
 /// # Errors
 /// [`Code::NotFound`] when nothing listens; [`Code::Conflict`] when the guest's agent is too old;
 /// [`Code::AgentFailed`] when it does not answer properly in time.
-pub async fn dial(socket: &Path, port: u16, wait: Duration) -> Result<UnixStream> {
+pub async fn dial(socket: &Path, port: u16, wait: Duration) -> Result<Connection> {
     let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-    let request = Request::Dial(Dial { port, wait_ms });
+    let request = Request::Connect(Dial { port, wait_ms });
     let answer = async {
         let mut stream = open(socket, request.clone()).await?;
         // Not one byte more than the frame: the rest is the connection's.
@@ -33,7 +31,7 @@ pub async fn dial(socket: &Path, port: u16, wait: Duration) -> Result<UnixStream
     };
     let wait = Duration::from_millis(wait_ms.into());
     match timely_within(wait, answer).await? {
-        (stream, Reply::Done) => Ok(stream),
+        (stream, Reply::Done) => Ok(Connection::new(stream)),
         (_, Reply::NothingListens) => Err(Error::new(
             Code::NotFound,
             format!("nothing listens on port {port} in the guest"),

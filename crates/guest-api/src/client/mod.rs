@@ -5,6 +5,7 @@
 //! still be slow; whoever calls decides how long a boot, a command or a shutdown may take.
 
 mod boot;
+mod connection;
 mod copy;
 mod exec;
 mod guest;
@@ -21,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 pub use boot::serve_boot;
+pub use connection::Connection;
 pub use copy::{
     CopyOutStream, archive_error, copy_in, copy_in_until, copy_in_with, copy_out, copy_out_with,
 };

@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::*;
 use crate::archive::{Copied, Owner, Unpack, archive_out, unpack};
-use crate::frame::MAX_PAYLOAD;
+use crate::frame::{self, Kind, MAX_PAYLOAD};
 use crate::{ByteString, CopyIn, CopyOut, Exec, MAX_LISTENERS};
 
 /// An agent on a unix socket that does to each connection what it is told to.
@@ -530,15 +530,65 @@ async fn an_older_agent_is_named_with_what_it_cannot_do() {
 }
 
 #[tokio::test]
-async fn a_dialled_stream_begins_after_the_answer() {
-    let fake = Fake::start(|_, mut stream| async move {
-        let bytes = [control(&json!({"type": "done"})), b"SSH-2.0".to_vec()].concat();
-        stream.write_all(&bytes).await.unwrap();
-    });
+async fn a_connection_begins_after_the_answer_and_ends_half_by_half() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let fake = Fake::start(move |_, stream| serve(stream, tell.clone()));
+    async fn serve(mut stream: UnixStream, tell: tokio::sync::mpsc::UnboundedSender<Vec<u8>>) {
+        let mut bytes = control(&json!({"type": "done"}));
+        for part in [&b"SSH"[..], b"-2.0", b""] {
+            bytes.extend(frame::header(Kind::Stdout, part.len()));
+            bytes.extend(part);
+        }
+        // In the smallest pieces there are.
+        for byte in bytes {
+            stream.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        // Its end is not the end of the other direction.
+        let mut frames = Vec::new();
+        stream.read_to_end(&mut frames).await.unwrap();
+        tell.send(frames).unwrap();
+    }
     let mut stream = dial(&fake.socket(), 22, Duration::ZERO).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "SSH-2.0");
+    stream.write_all(b"hello").await.unwrap();
+    stream.write_all(b"").await.unwrap();
+    stream.shutdown().await.unwrap();
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    let mut decoder = frame::Decoder::default();
+    decoder.push(&told.recv().await.unwrap());
+    let mut sent = || {
+        decoder
+            .next_frame()
+            .unwrap()
+            .map(|frame| (frame.kind, frame.payload))
+    };
+    assert_eq!(sent(), Some((Kind::Stdin, b"hello".to_vec())));
+    assert_eq!(sent(), Some((Kind::Stdin, Vec::new())), "the end, once");
+    assert_eq!(sent(), None);
+    for (bytes, kind) in [
+        (vec![], io::ErrorKind::UnexpectedEof),
+        (
+            frame::header(Kind::Stdout, 9).to_vec(),
+            io::ErrorKind::UnexpectedEof,
+        ),
+        (
+            frame::header(Kind::Stderr, 9).to_vec(),
+            io::ErrorKind::InvalidData,
+        ),
+        (vec![0xff; 5], io::ErrorKind::InvalidData),
+    ] {
+        let fake = Fake::start(move |_, mut stream| {
+            let bytes = [control(&json!({"type": "done"})), bytes.clone()].concat();
+            async move { stream.write_all(&bytes).await.unwrap() }
+        });
+        let mut stream = dial(&fake.socket(), 22, Duration::ZERO).await.unwrap();
+        let error = stream.read(&mut [0; 9]).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
     let fake = Fake::answering(json!({"type": "nothing_listens"}));
     let error = dial(&fake.socket(), 22, Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);

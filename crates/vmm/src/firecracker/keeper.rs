@@ -14,6 +14,10 @@ use crate::instance::Part;
 use crate::process::{Detached, Process};
 use crate::qemu::VSOCK;
 
+/// Its exit code when the guest has halted, which is how one powers itself off under Firecracker:
+/// the VMM is then to be ended.
+pub const HALTED: i32 = 3;
+
 const RUNTIME_DIR: &str = "--runtime-dir";
 const CONSOLE: &str = "--console";
 const LOG: &str = "--log";

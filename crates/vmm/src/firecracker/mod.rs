@@ -41,6 +41,7 @@ use api::{Api, Failure, Request, Watch};
 pub use facts::FirecrackerFacts;
 pub(crate) use facts::usable;
 pub(crate) use install::{hint as install_hint, pasta_hint};
+pub use keeper::HALTED;
 pub(crate) use keeper::claim as keeper_claim;
 pub(crate) use namespace::{Namespace, explain as explain_namespace};
 pub(crate) use pasta::PASTA;
