@@ -125,10 +125,33 @@ struct Lab {
 }
 
 impl Lab {
-    /// Runs a batch on a machine of its own when there is a place for one.
+    /// Runs a batch on a machine of its own when there is a place for one. A machine that dies by
+    /// itself is run again, once and not in silence: its emulation is not perfect (see
+    /// [`machine`]), which says nothing about banger. What a scenario found stays found.
     async fn run(&self, batch: Batch) -> Results {
+        let _place = self.jobs.acquire().await;
+        let results = self.run_once(&batch).await;
+        if !results.died() {
+            return results;
+        }
+        let name = batch.name();
+        eprintln!("lab: {name}: the outer machine died in the middle of its scenarios");
+        let kept = self.logs.join(format!("{name}-died"));
+        if let Err(error) = fs::rename(self.logs.join(&name), &kept) {
+            eprintln!("lab: {name}: its logs are not kept: {error}");
+        }
+        eprintln!(
+            "lab: {name}: running it again; the logs are in {}",
+            kept.display()
+        );
+        let mut again = self.run_once(&batch).await;
+        again.second_try();
+        again
+    }
+
+    async fn run_once(&self, batch: &Batch) -> Results {
         let mut results = Results::new(batch.clone());
-        if let Err(error) = self.run_into(&batch, &mut results).await {
+        if let Err(error) = self.run_into(batch, &mut results).await {
             let words = words(&error);
             eprintln!("lab: {}: {words}", batch.name());
             if let Some(hint) = error.hint_text() {
@@ -140,7 +163,6 @@ impl Lab {
     }
 
     async fn run_into(&self, batch: &Batch, results: &mut Results) -> Result<()> {
-        let _place = self.jobs.acquire().await;
         let name = batch.name();
         let scratch = tempfile::Builder::new()
             .prefix("banger-lab-")

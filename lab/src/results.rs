@@ -26,6 +26,8 @@ pub(crate) struct Results {
     endings: BTreeMap<String, Ending>,
     code: Option<i32>,
     trouble: Option<String>,
+    /// It is of a second machine, after the first had died.
+    second: bool,
 }
 
 impl Results {
@@ -36,6 +38,7 @@ impl Results {
             endings: BTreeMap::new(),
             code: None,
             trouble: None,
+            second: false,
         }
     }
 
@@ -56,6 +59,17 @@ impl Results {
     /// Notes that the machine itself failed.
     pub(crate) fn trouble(&mut self, words: String) {
         self.trouble = Some(words);
+    }
+
+    /// Notes that these are of a second machine.
+    pub(crate) fn second_try(&mut self) {
+        self.second = true;
+    }
+
+    /// Whether the machine went down by itself before its scenarios were through, and none of
+    /// them had failed.
+    pub(crate) fn died(&self) -> bool {
+        self.trouble.is_none() && self.code.is_none() && self.failed() == 0
     }
 
     fn ended(&mut self, name: &str, ending: Ending) {
@@ -111,6 +125,13 @@ pub(crate) fn table(all: &[Results]) -> (String, bool) {
             };
             *count += 1;
             add(result, name, words);
+        }
+        if results.second {
+            add(
+                "note",
+                "(the whole run)",
+                "on a second machine: the first died",
+            );
         }
         for name in results.lost() {
             failed += 1;
@@ -206,6 +227,20 @@ mod tests {
         let (table, passed) = table(&[heard(&GOOD), results]);
         assert!(!passed);
         assert!(table.contains("it stood still"), "{table}");
+    }
+
+    #[test]
+    fn only_a_machine_that_died_by_itself_is_tried_again_and_that_is_said() {
+        assert!(heard(&GOOD[..2]).died());
+        assert!(!heard(&GOOD).died());
+        assert!(!heard(&["FAIL one (1 s)"]).died(), "a failure is a failure");
+        let mut results = heard(&GOOD[..2]);
+        results.trouble("the time is up".into());
+        assert!(!results.died());
+        let mut second = heard(&GOOD);
+        second.second_try();
+        let (table, passed) = table(&[second]);
+        assert!(passed && table.contains("the first died"), "{table}");
     }
 
     #[test]

@@ -80,7 +80,9 @@ impl<'a> Tree<'a> {
     fn compile(&self, name: &str, options: &[&str]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("make directories");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/anyboot/probe.c");
+        // Where the scenarios run there may be no source tree.
+        let source = self.world.root().join("probe.c");
+        fs::write(&source, include_str!("probe.c")).expect("write the program's source");
         let mut compiler = Command::new(find("musl-gcc", "musl-tools"));
         run(compiler
             .args(options)
