@@ -496,28 +496,31 @@ async fn an_older_agent_is_named_with_what_it_cannot_do() {
     shutdown(&socket).await.unwrap();
     let out = drain(copy_out(&socket, copy_from("/x")).await.unwrap()).await;
     let endless = tokio::io::repeat(0);
-    for (error, cannot) in [
+    for (error, cannot, since) in [
         (
             copy_in(&socket, copy_to("/x"), endless).await.unwrap_err(),
             "copy files",
+            2,
         ),
-        (out.unwrap_err(), "copy files"),
+        (out.unwrap_err(), "copy files", 2),
         (
             dial(&socket, 80, Duration::ZERO).await.unwrap_err(),
             "forward ports",
+            4,
         ),
         (
             listeners(&socket).await.unwrap_err(),
             "list what it listens on",
+            2,
         ),
-        (stats(&socket).await.unwrap_err(), "say what it uses"),
+        (stats(&socket).await.unwrap_err(), "say what it uses", 2),
     ] {
         assert_eq!(error.code(), Code::Conflict, "{error:?}");
         assert_eq!(
             error.message(),
             format!(
-                "the agent in this VM (release 0.1.0, protocol 1) cannot {cannot}; protocol 2 is \
-                 needed"
+                "the agent in this VM (release 0.1.0, protocol 1) cannot {cannot}; protocol \
+                 {since} is needed"
             )
         );
         assert!(
