@@ -2,8 +2,8 @@
 //!
 //! QEMU 7.2, which Debian 12 has, emulates AMD's virtualisation with mistakes: in the lab guests
 //! reset, or the whole outer machine stood still, once in ten boots or so. Debian 13 has 10.0,
-//! which came through 150 boots, and its programs run anywhere with their own loader and
-//! libraries.
+//! which is better and not perfect (see [`crate::machine`]), and its programs run anywhere with
+//! their own loader and libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,10 +15,10 @@ use crate::outer::Outer;
 
 /// One processor, and memory in MiB.
 ///
-/// One, because QEMU (7.2 and 10.0 alike) does not emulate AMD's virtualisation well on two: an
-/// interrupt between processors, which is how KVM asks a processor to leave its guest, was
-/// delivered right after `VMRUN`, where interrupts are off and the guest's `GS` is still loaded.
-/// That killed the outer machine, or the guest within it, in one of six boots.
+/// One, because QEMU 10.0 does not emulate AMD's virtualisation well on two: an interrupt between
+/// processors, which is how KVM asks a processor to leave its guest, was delivered right after
+/// `VMRUN`, where interrupts are off and the guest's `GS` is still loaded. Two outer machines
+/// panicked there within their first scenarios; with one processor one died in about 280 boots.
 const CPUS: &str = "1";
 const MEMORY: &str = "4096";
 /// The longest line that is read; a longer one is cut.
