@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use banger_content::{ContentStore, Hasher, write_atomically};
 use banger_model::{Digest, IoContext, Result};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
 use crate::cpio::Cpio;
 use crate::elf;
@@ -129,13 +129,16 @@ pub(crate) fn sweep(store: &ContentStore) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             other => other.at("look at", &path)?,
         };
-        let modified = metadata.modified().at("look at", &path)?;
         let temporary = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if !temporary {
-            whole.push((modified, path));
-        } else if modified.elapsed().is_ok_and(|age| age > ABANDONED) {
+            let used = metadata.accessed().at("look at", &path)?;
+            whole.push((used, path));
+            continue;
+        }
+        let written = metadata.modified().at("look at", &path)?;
+        if written.elapsed().is_ok_and(|age| age > ABANDONED) {
             fs::remove_file(&path).at("remove", &path)?;
         }
     }
@@ -160,15 +163,13 @@ fn path_for(store: &ContentStore, kernel: &Kernel, agent: &Digest) -> PathBuf {
     dir(store).join(format!("{}.cpio", hasher.finish().hex()))
 }
 
-/// Marks a file as used now, so that a sweep keeps it. False when it is not there.
+/// Marks a file as used now, so that a sweep keeps it. False when it is not there. The time of its
+/// modification stays: by that the proof of KVM knows the file.
 fn touch(path: &Path) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
+    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     let times = Timestamps {
-        last_access: now,
-        last_modification: now,
+        last_access: time(UTIME_NOW),
+        last_modification: time(UTIME_OMIT),
     };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

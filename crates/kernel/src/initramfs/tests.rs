@@ -1,3 +1,4 @@
+use std::fs::FileTimes;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -175,7 +176,8 @@ fn a_sweep_keeps_those_used_last() {
     fs::create_dir_all(&dir).unwrap();
     let set_age = |path: &Path, seconds: u64| {
         let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(seconds))
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        file.set_times(FileTimes::new().set_accessed(then).set_modified(then))
             .unwrap();
     };
     for number in 0..KEPT + 3 {
@@ -189,7 +191,10 @@ fn a_sweep_keeps_those_used_last() {
         set_age(&path, age);
     }
     let oldest = dir.join(format!("{}.cpio", KEPT + 2));
+    let modified = || fs::metadata(&oldest).unwrap().modified().unwrap();
+    let before = modified();
     assert!(touch(&oldest));
+    assert_eq!(modified(), before, "it is the same file as before");
     sweep(&bench.store).unwrap();
     assert!(oldest.exists());
     assert!(dir.join(".live.1-2-3").exists() && !dir.join(".dead.1-2-3").exists());
