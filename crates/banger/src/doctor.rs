@@ -7,7 +7,7 @@ use std::path::Path;
 
 use banger_config::{Paths, ensure_private_dir};
 use banger_model::{ByteSize, Check, CheckStatus, Error, Result};
-use banger_vmm::{Facts, Search};
+use banger_vmm::{Facts, Search, Versions};
 use clap::Args;
 
 use crate::connect::connect_to_running;
@@ -132,7 +132,7 @@ fn vmm(paths: &Paths) -> Vec<Check> {
 pub(crate) fn host_facts(paths: &Paths) -> Facts {
     // With a broken configuration, what is installed is still worth knowing.
     let config = banger_config::Config::load(&paths.config_file).unwrap_or_default();
-    let mut facts = Facts::gather(&Search {
+    let search = Search {
         firecracker_env: paths.firecracker.clone(),
         firecracker_bin: config.firecracker_bin,
         qemu_bin: config.qemu_bin,
@@ -140,7 +140,8 @@ pub(crate) fn host_facts(paths: &Paths) -> Facts {
         exe_dir: std::env::current_exe()
             .ok()
             .and_then(|exe| exe.parent().map(Path::to_owned)),
-    });
+    };
+    let mut facts = Facts::gather(&search, &Versions::default());
     banger_vmm::recall(&mut facts, &paths.kvm_cache());
     facts
 }

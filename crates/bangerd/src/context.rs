@@ -10,7 +10,7 @@ use banger_image::{CredentialFiles, Image, Images, Proxies, RegistryOptions};
 use banger_kernel::{Kernel, Kernels};
 use banger_model::{Code, Error, IoContext, KernelName, Result};
 use banger_store::Store;
-use banger_vmm::Search;
+use banger_vmm::{Search, Versions};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) defaults: Resolved,
     /// Where the VMM's programs are looked for.
     pub(crate) search: Search,
+    /// What those programs have said of their versions.
+    pub(crate) versions: Versions,
     /// What VMs are.
     pub(crate) store: Store,
     /// Images.
@@ -93,6 +95,7 @@ impl Context {
                 path: paths.search_path.clone(),
                 exe_dir: Some(exe_dir.clone()),
             },
+            versions: Versions::default(),
             store: Store::open(&layout.database())?,
             images: Images::open(&layout.images())?
                 .with_mirror(mirror.clone())?

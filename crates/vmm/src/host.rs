@@ -1,17 +1,13 @@
 //! What this host offers to VMs.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use banger_model::{Check, CheckStatus, Error, Result, VmmChoice, VmmKind};
 
 use crate::firecracker::{FIRECRACKER, Judgement, PASTA, install_hint};
 use crate::kvm::{self, Verdict};
-use crate::process::Process;
 use crate::qemu::{QEMU, VSOCK};
+use crate::versions::{Versions, ask_version};
 use crate::{Demand, FirecrackerFacts, KvmFacts, LiveBoot, Search, choose};
 
 /// The one architecture this release runs on.
@@ -20,8 +16,6 @@ const ARCH: &str = "x86_64";
 const QEMU_TESTED: (u32, u32) = (7, 2);
 /// The vsock program is part of this release; another one is told.
 const VSOCK_TESTED: (u32, u32) = (0, 1);
-/// How long a program may take to say its version.
-const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One program the host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +56,8 @@ impl ProgramFacts {
     }
 }
 
-/// What is known about this host. Gathering it is cheap: only Firecracker is asked for its version.
+/// What is known about this host. Gathering it is cheap: only Firecracker is asked for its version,
+/// and that once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The processor architecture.
@@ -78,12 +73,12 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Looks at this host.
-    pub fn gather(search: &Search) -> Facts {
+    /// Looks at this host. What programs said before is taken from `versions`.
+    pub fn gather(search: &Search, versions: &Versions) -> Facts {
         Facts {
             arch: std::env::consts::ARCH.to_owned(),
             kvm: kvm::look(),
-            firecracker: FirecrackerFacts::gather(search),
+            firecracker: FirecrackerFacts::gather(search, versions),
             qemu: ProgramFacts::new(search.qemu()),
             vsock: ProgramFacts::new(search.vsock()),
         }
@@ -263,47 +258,6 @@ fn parse_version(said: &str) -> Option<(&str, (u32, u32))> {
         let minor = parts.next()?.parse().ok()?;
         Some((word, (major, minor)))
     })
-}
-
-/// The first line of `program --version`.
-pub(crate) fn ask_version(program: &Path) -> std::io::Result<String> {
-    // A file takes any amount of output without blocking the program.
-    let mut output = anonymous_file()?;
-    let child = Command::new(program)
-        .arg("--version")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(Stdio::null())
-        .spawn()?;
-    let process = Process::adopt(rustix::process::Pid::from_child(&child))?;
-    let ended = process.wait_until(Instant::now() + VERSION_TIMEOUT)?;
-    if !ended {
-        process.send_kill()?;
-        process.wait_until(Instant::now() + VERSION_TIMEOUT)?;
-    }
-    let status = process.reap();
-    if !ended {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("no answer within {} s", VERSION_TIMEOUT.as_secs()),
-        ));
-    }
-    if !status.is_some_and(|status| status.success()) {
-        let how = status.map_or_else(|| "it failed".to_owned(), |status| status.to_string());
-        return Err(std::io::Error::other(how));
-    }
-    output.seek(SeekFrom::Start(0))?;
-    let mut said = Vec::new();
-    output.take(4096).read_to_end(&mut said)?;
-    let said = String::from_utf8_lossy(&said);
-    Ok(said.lines().next().unwrap_or_default().to_owned())
-}
-
-fn anonymous_file() -> std::io::Result<File> {
-    let name = c"banger-version";
-    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
 #[cfg(test)]

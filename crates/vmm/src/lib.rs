@@ -22,6 +22,7 @@ mod qemu;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod versions;
 
 pub use choose::{Choice, Demand, choose, driver};
 pub use discover::find_all;
@@ -36,3 +37,4 @@ pub use machine::{
 pub use programs::{Programs, Search};
 pub use qemu::{Accel, Qemu};
 pub use tail::log_tail;
+pub use versions::Versions;

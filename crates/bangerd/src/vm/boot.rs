@@ -105,11 +105,7 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         let mark = files.saving_mark();
         fs::write(&mark, "").at("create", &mark)?;
     }
-    // Side by side: neither needs the other.
-    let identity = async { Ok(git_identity::of_host().await) };
-    let ((choice, driver, machine, mut config), git) =
-        tokio::try_join!(prepare(boot, files), identity)?;
-    config.git = git;
+    let (choice, driver, machine, mut config) = prepare(boot, files).await?;
     if boot.only_to_save {
         config.init = InitPolicy::None;
     }
@@ -131,6 +127,8 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         .map(Arc::new)?;
     boot.shared.set_instance(Some(&instance));
     boot.progress.stage("boot", "waiting for the guest");
+    // Git takes less than the guest until it asks for this.
+    config.git = git_identity::of_host().await;
     let limit = match boot.build {
         Some(_) => BUILD_WITHIN,
         None => boot.context.boot_timeout(),
@@ -247,7 +245,7 @@ fn choose(
     row: &VmRow,
     inputs: ProbeInputs<'_>,
 ) -> Result<(Choice, Box<dyn Driver>)> {
-    let mut facts = Facts::gather(&context.search);
+    let mut facts = Facts::gather(&context.search, &context.versions);
     let demand = demand(&row.spec);
     if row.spec.vmm != banger_model::VmmChoice::QemuTcg {
         // One proof at a time: the second finds the first one's answer.
@@ -272,7 +270,7 @@ fn demand(spec: &banger_model::VmSpec) -> Demand {
 /// # Errors
 /// Those of [`banger_vmm::choose`].
 pub(super) fn check_vmm(context: &Context, spec: &banger_model::VmSpec) -> Result<()> {
-    let facts = Facts::gather(&context.search);
+    let facts = Facts::gather(&context.search, &context.versions);
     banger_vmm::choose(spec.vmm, demand(spec), &facts).map(drop)
 }
 

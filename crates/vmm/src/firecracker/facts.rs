@@ -3,9 +3,8 @@
 use banger_model::{Code, Error, Result};
 
 use super::{Judgement, Version, config, install, pasta_missing};
-use crate::host::ask_version;
 use crate::kvm::Verdict;
-use crate::{Demand, Facts, LiveBoot, ProgramFacts, Search};
+use crate::{Demand, Facts, LiveBoot, ProgramFacts, Search, Versions};
 
 /// Firecracker and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +21,10 @@ pub struct FirecrackerFacts {
 
 impl FirecrackerFacts {
     /// Looks for the programs, and asks Firecracker for its version.
-    pub(crate) fn gather(search: &Search) -> FirecrackerFacts {
+    pub(crate) fn gather(search: &Search, versions: &Versions) -> FirecrackerFacts {
         let program = ProgramFacts::new(search.firecracker());
         let version = match &program {
-            ProgramFacts::Found(path) => ask_version(path).map_err(|error| error.to_string()),
+            ProgramFacts::Found(path) => versions.ask(path).map_err(|error| error.to_string()),
             ProgramFacts::Missing { message, .. } => Err(message.clone()),
         };
         FirecrackerFacts {

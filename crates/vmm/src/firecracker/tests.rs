@@ -184,7 +184,7 @@ fn firecracker_itself_understands_what_it_is_told() {
     let Some(firecracker) = real() else {
         return;
     };
-    let said = crate::host::ask_version(&firecracker).unwrap();
+    let said = crate::versions::ask_version(&firecracker).unwrap();
     assert!(Version::find(&said).is_some(), "{said}");
     let mut bench = Bench::new(firecracker, "");
     let missing = bench.fail();
