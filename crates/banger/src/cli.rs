@@ -126,8 +126,10 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     if asks_for_help(args) {
         command = config::show_defaults_in_help(command);
     }
-    let cli = command
-        .try_get_matches_from(args)
+    let matches = command.try_get_matches_from_mut(args);
+    // Taking the tree apart again would be a tenth of what a short command does in this process.
+    std::mem::forget(command);
+    let cli = matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| refusal(Cause::Parser(error)))?;
     cli.command

@@ -41,29 +41,56 @@ const LINE_LIMIT: u64 = 64 << 10;
 
 /// A client for the daemon; starts it when it does not run.
 pub(crate) async fn connect(paths: &Paths) -> Result<Client> {
-    ensure_private_dir(&paths.runtime_dir)?;
-    let socket = paths.daemon_socket();
-    if !answers(&socket).await? {
-        start(paths, &socket).await?;
-    }
-    Ok(Client::new(socket))
+    let (client, ()) = connect_and_ask(paths, greet).await?;
+    Ok(client)
 }
 
-/// Whether a daemon serves there. One that is ending may still take a connection, only to drop
-/// it: that is waited out, so that nobody's first request is lost with it.
-async fn answers(socket: &Path) -> Result<bool> {
+/// A client for the daemon, which is started when it does not run, and its answer to the first
+/// request. That only reads: it may be made more than once.
+pub(crate) async fn connect_and_ask<T>(
+    paths: &Paths,
+    ask: impl AsyncFn(&Client) -> Result<T>,
+) -> Result<(Client, T)> {
+    ensure_private_dir(&paths.runtime_dir)?;
+    let client = Client::new(paths.daemon_socket());
+    let answer = match answer(&client, &ask).await? {
+        Some(answer) => answer,
+        None => {
+            start(paths, &client).await?;
+            ask(&client).await?
+        }
+    };
+    Ok((client, answer))
+}
+
+/// What a daemon that serves answers; nothing when none does. One that is ending may still take a
+/// connection, only to drop it: that is waited out, so that nobody's first request is lost with it.
+async fn answer<T>(client: &Client, ask: &impl AsyncFn(&Client) -> Result<T>) -> Result<Option<T>> {
     let deadline = Instant::now() + ENDS_WITHIN;
-    while listens(socket)? {
-        match Client::new(socket.to_owned()).daemon().await {
-            Err(error) if error.code() == Code::DaemonUnavailable && Instant::now() < deadline => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-            Err(error) if error.code() == Code::DaemonUnavailable => return Err(error),
-            // Whatever it says, it serves.
-            _ => return Ok(true),
+    loop {
+        match ask(client).await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) if error.code() != Code::DaemonUnavailable => return Err(error),
+            // It serves, if not what this release expects.
+            Err(error) if client.daemon_version().is_some() => return Err(error),
+            Err(_) if !listens(client.socket())? => return Ok(None),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
     }
-    Ok(false)
+}
+
+/// Whether a daemon serves.
+async fn serves(client: &Client) -> Result<bool> {
+    Ok(answer(client, &greet).await?.is_some())
+}
+
+/// Succeeds when the daemon says anything at all.
+async fn greet(client: &Client) -> Result<()> {
+    match client.daemon().await {
+        Err(error) if error.code() == Code::DaemonUnavailable => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A client for the daemon if it runs. Starts nothing and makes nothing.
@@ -107,9 +134,9 @@ fn listens(socket: &Path) -> Result<bool> {
     }
 }
 
-async fn start(paths: &Paths, socket: &Path) -> Result<()> {
+async fn start(paths: &Paths, client: &Client) -> Result<()> {
     let _turn = take_turn(&paths.runtime_dir).await?;
-    if answers(socket).await? {
+    if serves(client).await? {
         return Ok(());
     }
     ensure_private_dir(&paths.state_dir)?;
@@ -129,7 +156,7 @@ async fn start(paths: &Paths, socket: &Path) -> Result<()> {
             Started::Ready => return Ok(()),
             // Not started by a command line, which would have taken its turn: it does not listen
             // yet, or it is ending, its socket gone before its lock. Nothing announces either.
-            Started::ByAnother if answers(socket).await? => return Ok(()),
+            Started::ByAnother if serves(client).await? => return Ok(()),
             Started::ByAnother if Instant::now() < deadline => {
                 tokio::time::sleep(OTHER_AGAIN).await;
             }

@@ -5,7 +5,7 @@ use banger_config::Paths;
 use banger_model::Result;
 use clap::Args;
 
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, table};
 
@@ -16,8 +16,10 @@ use crate::ui::{Format, Ui, table};
 pub(crate) struct CatalogArgs {}
 
 pub(crate) async fn cmd_catalog(ui: &Ui, _args: CatalogArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let images = client.image_catalog().await?;
+    let (client, images) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.image_catalog().await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     match ui.format() {
         Format::Table if ui.is_quiet() => {

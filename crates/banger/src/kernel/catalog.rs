@@ -5,7 +5,7 @@ use banger_config::Paths;
 use banger_model::Result;
 use clap::Args;
 
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, table};
 
@@ -14,8 +14,10 @@ use crate::ui::{Format, Ui, table};
 pub(crate) struct CatalogArgs {}
 
 pub(crate) async fn cmd_catalog(ui: &Ui, _args: CatalogArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let mut kernels = client.kernel_catalog().await?;
+    let (client, mut kernels) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.kernel_catalog().await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     kernels.sort_by(|a, b| a.name.cmp(&b.name));
     match ui.format() {

@@ -6,7 +6,7 @@ use banger_model::Result;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, age, human_size, table};
 
@@ -15,8 +15,8 @@ use crate::ui::{Format, Ui, age, human_size, table};
 pub(crate) struct ListArgs {}
 
 pub(crate) async fn cmd_list(ui: &Ui, _args: ListArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let mut kernels = client.kernels().await?;
+    let (client, mut kernels) =
+        connect_and_ask(&Paths::from_env()?, async |client| client.kernels().await).await?;
     warn_of_other_release(ui, &client);
     kernels.sort_by(|a, b| a.name.cmp(&b.name));
     match ui.format() {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::list::as_table;
 use crate::confirm::{check_terminal, is_confirmed};
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::operation::{OnSignal, exit_of, report, run_all};
 use crate::ui::Ui;
@@ -40,8 +40,8 @@ impl PruneArgs {
 }
 
 pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let mut kernels = client.kernels().await?;
+    let (client, mut kernels) =
+        connect_and_ask(&Paths::from_env()?, async |client| client.kernels().await).await?;
     warn_of_other_release(ui, &client);
     let images = client.images().await?;
     let wanted: HashSet<String> = images.into_iter().map(|image| image.kernel).collect();

@@ -7,7 +7,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::completion::kernel_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, human_size, key_values};
 
@@ -20,8 +20,10 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) async fn cmd_show(ui: &Ui, args: ShowArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let kernel = client.kernel(args.name.as_str()).await?;
+    let (client, kernel) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.kernel(args.name.as_str()).await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     match ui.format() {
         Format::Table => ui.data(&as_table(kernel))?,

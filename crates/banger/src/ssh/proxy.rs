@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::known_hosts::pin;
 use super::{Files, SUFFIX};
-use crate::connect::connect;
+use crate::connect::connect_and_ask;
 use crate::exit::Exit;
 use crate::ui::Ui;
 use crate::vm::{agent_socket, reference};
@@ -61,8 +61,8 @@ const LEAST_WAIT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn cmd_ssh_proxy(_ui: &Ui, args: SshProxyArgs) -> Result<Exit> {
     let paths = Paths::from_env()?;
-    let client = connect(&paths).await?;
-    let vm = client.vm(&args.host.reference).await?;
+    let (_, vm) =
+        connect_and_ask(&paths, async |client| client.vm(&args.host.reference).await).await?;
     let socket = agent_socket(&vm)?;
     let key = vm.ssh_host_key.as_deref().ok_or_else(|| {
         Error::new(

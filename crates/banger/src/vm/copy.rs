@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::agent_socket;
 use super::place::{self, Place};
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::ui::{Format, Progress, Ui, human_size};
@@ -150,8 +150,8 @@ async fn copy(
 
 /// Where the machine's agent answers.
 async fn find(ui: &Ui, name: &str) -> Result<PathBuf> {
-    let daemon = connect(&Paths::from_env()?).await?;
-    let vm = daemon.vm(name).await?;
+    let (daemon, vm) =
+        connect_and_ask(&Paths::from_env()?, async |client| client.vm(name).await).await?;
     warn_of_other_release(ui, &daemon);
     agent_socket(&vm)
 }

@@ -12,7 +12,7 @@ use clap_complete::engine::ArgValueCandidates;
 use super::reference;
 use super::workspace::before_exec;
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::guest_command::{CommandArgs, GuestCommand};
 use crate::session::{self, Ended};
@@ -72,8 +72,7 @@ pub(crate) async fn cmd_exec(ui: &Ui, args: ExecArgs) -> Result<Exit> {
 }
 
 async fn find(paths: &Paths, name: &str) -> Result<(Client, Vm)> {
-    let client = connect(paths).await?;
-    let vm = client.vm(name).await?;
+    let (client, vm) = connect_and_ask(paths, async |client| client.vm(name).await).await?;
     Ok((client, vm))
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{agent_socket, reference};
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::forwarding::{Listening, process_end, serve};
 use crate::signals::Signals;
@@ -64,8 +64,10 @@ pub(crate) async fn cmd_forward(ui: &Ui, args: ForwardArgs) -> Result<Exit> {
 }
 
 async fn run(ui: &Ui, args: ForwardArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let vm = client.vm(&args.name).await?;
+    let (client, vm) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.vm(&args.name).await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     let socket = agent_socket(&vm)?;
     let vmm = process_end(vm.pid)?;

@@ -9,7 +9,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 use super::reference;
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::logs::{Follower, Sink, follow};
 use crate::ui::Ui;
@@ -34,8 +34,10 @@ pub(crate) struct LogsArgs {
 }
 
 pub(crate) async fn cmd_logs(ui: &Ui, args: LogsArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let vm = client.vm(&args.name).await?;
+    let (client, vm) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.vm(&args.name).await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     let path = Path::new(&vm.console_log);
     // From here on nothing else happens on this thread, so it may block; Ctrl-C ends us.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{agent_socket, reference};
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, table};
 
@@ -40,8 +40,10 @@ struct Port {
 }
 
 pub(crate) async fn cmd_ports(ui: &Ui, args: PortsArgs) -> Result<Exit> {
-    let daemon = connect(&Paths::from_env()?).await?;
-    let vm = daemon.vm(&args.name).await?;
+    let (daemon, vm) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.vm(&args.name).await
+    })
+    .await?;
     warn_of_other_release(ui, &daemon);
     let ports = ports(&vm.name, client::listeners(&agent_socket(&vm)?).await?);
     match ui.format() {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::list::as_table;
 use crate::confirm::{check_terminal, is_confirmed};
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::operation::{OnSignal, exit_of, report, run_all};
 use crate::saved::foretell;
@@ -40,8 +40,8 @@ impl PruneArgs {
 }
 
 pub(crate) async fn cmd_prune(ui: &Ui, args: PruneArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let mut vms = client.vms().await?;
+    let (client, mut vms) =
+        connect_and_ask(&Paths::from_env()?, async |client| client.vms().await).await?;
     warn_of_other_release(ui, &client);
     vms.retain(is_idle);
     vms.sort_by(|a, b| a.name.cmp(&b.name));

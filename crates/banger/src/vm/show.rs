@@ -8,7 +8,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 use super::reference;
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ui::{Format, Ui, human_size, key_values};
 
@@ -21,8 +21,10 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) async fn cmd_show(ui: &Ui, args: ShowArgs) -> Result<Exit> {
-    let client = connect(&Paths::from_env()?).await?;
-    let vm = client.vm(&args.name).await?;
+    let (client, vm) = connect_and_ask(&Paths::from_env()?, async |client| {
+        client.vm(&args.name).await
+    })
+    .await?;
     warn_of_other_release(ui, &client);
     match ui.format() {
         Format::Table => ui.data(&as_table(vm))?,

@@ -14,7 +14,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 use super::{agent_socket, reference};
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::ssh::{self, Files};
 use crate::ui::Ui;
@@ -48,8 +48,7 @@ pub(crate) struct SshArgs {
 
 pub(crate) async fn cmd_ssh(ui: &Ui, args: SshArgs) -> Result<Exit> {
     let paths = Paths::from_env()?;
-    let client = connect(&paths).await?;
-    let vm = client.vm(&args.name).await?;
+    let (client, vm) = connect_and_ask(&paths, async |client| client.vm(&args.name).await).await?;
     warn_of_other_release(ui, &client);
     agent_socket(&vm)?;
     let argv = argv(&Files::new(&paths), &vm, args.tty, &args.command)?;

@@ -15,7 +15,7 @@ use super::prepare::blocking;
 use super::scratch::Scratch;
 use super::{record, turn};
 use crate::completion::vm_names;
-use crate::connect::{connect, warn_of_other_release};
+use crate::connect::{connect_and_ask, warn_of_other_release};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::ui::{Progress, Tamer, Ui};
@@ -62,8 +62,7 @@ pub(crate) async fn cmd_export(ui: &Ui, args: ExportArgs) -> Result<Exit> {
 
 async fn export(ui: &Ui, args: &ExportArgs) -> Result<()> {
     let paths = Paths::from_env()?;
-    let client = connect(&paths).await?;
-    let vm = client.vm(&args.name).await?;
+    let (client, vm) = connect_and_ask(&paths, async |client| client.vm(&args.name).await).await?;
     warn_of_other_release(ui, &client);
     record::complete(&vm)?;
     let mut turn = turn::take(ui, &client, &vm.id).await?;
