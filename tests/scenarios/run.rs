@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use banger_tests::World;
+use banger_tests::{World, eventually, seconds};
 
 use banger_tests::scenario::{Scenario, pure};
 
@@ -29,6 +29,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "run-waits-for-boot",
         "`--wait-for boot` waits for the init system",
         wait_for_boot,
+    ),
+    pure(
+        "early-files-stay",
+        "what commands leave in `/tmp` while the guest still boots stays there",
+        early_files_stay,
     ),
     pure(
         "run-without-nat-has-no-network",
@@ -224,6 +229,23 @@ fn wait_for_boot(w: &World) {
         "running\n",
         "the default image boots without a failed unit"
     );
+}
+
+fn early_files_stay(w: &World) {
+    w.banger(["vm", "run", "-d", "--name", "box"]).ok();
+    let run = |script: &str| {
+        w.banger(["vm", "exec", "box", "--", "sh", "-c", script])
+            .ok()
+            .out()
+    };
+    run("echo kept > /tmp/early; echo kept > /var/tmp/early");
+    eventually(seconds(60), "systemd has started everything", || {
+        run("systemctl is-system-running --wait; true") == "running\n"
+    });
+    assert_eq!(run("cat /tmp/early /var/tmp/early"), "kept\nkept\n");
+    let mode = run("stat -c '%a %U' /tmp /var/tmp");
+    assert_eq!(mode, "1777 root\n1777 root\n");
+    w.banger(["vm", "delete", "box"]).ok();
 }
 
 fn no_network(w: &World) {

@@ -47,10 +47,23 @@ pub(super) fn prepare(has_init: bool) -> Result<()> {
     ] {
         make_link(target, link)?;
     }
-    if !has_init {
-        without_init();
+    match has_init {
+        true => leave_tmp_alone()?,
+        false => without_init(),
     }
     Ok(())
+}
+
+/// Commands run, and files are copied in, before systemd has set up the rest: what they leave in
+/// `/tmp` stays. By itself systemd would empty it, or mount another over it.
+fn leave_tmp_alone() -> Result<()> {
+    for directory in ["/run/tmpfiles.d", "/run/systemd", "/run/systemd/system"] {
+        make_directory(directory)?;
+    }
+    // Instead of the image's file of this name.
+    let rules = "q /tmp 1777 root root\nq /var/tmp 1777 root root\n";
+    fs::write("/run/tmpfiles.d/tmp.conf", rules).step("write /run/tmpfiles.d/tmp.conf")?;
+    make_link("/dev/null", "/run/systemd/system/tmp.mount")
 }
 
 /// What is missing afterwards is missed by few, and said on the console.
