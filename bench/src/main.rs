@@ -5,7 +5,8 @@
 //! figures. `BANGER_BENCH_N` changes the number of runs (default 20), `BANGER_BENCH_TREE` the size in
 //! MiB of the large tree that is copied (default 1024). `BANGER_BENCH_ONLY=workspaces` measures
 //! nothing but copies and exports, `=images` nothing but imports, `=boots` nothing but the start of
-//! machines and of commands. `BANGER_BENCH_VMM` names the VMM.
+//! machines and of commands. `BANGER_BENCH_VMM` names the VMM. Called with the socket of an agent, it
+//! has that run `true` and ends: a floor of its own measurements.
 
 mod floor;
 mod image;
@@ -15,6 +16,7 @@ mod stats;
 mod subject;
 mod workspace;
 
+use std::process::Command;
 use std::time::Instant;
 
 use banger_guest_api::{ByteString, Exec, Request, client};
@@ -26,6 +28,9 @@ const STREAM: usize = 256 << 20;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    if let Some(socket) = std::env::args_os().nth(1) {
+        return agent_runs_true(socket.as_ref()).await;
+    }
     let n = number("BANGER_BENCH_N", 20);
     let tree = number("BANGER_BENCH_TREE", 1024);
     let subject = subject::Subject::prepare();
@@ -65,11 +70,14 @@ async fn main() -> Result<()> {
     let socket = subject.start("bench");
     let calls = n * 10;
     eprintln!("vm exec -- true, and the agent's own round trip ({calls} each)");
-    let (mut exec, mut round_trip) = (Series::default(), Series::default());
+    let [mut exec, mut round_trip, mut program] = <[Series; 3]>::default();
     for _ in 0..calls {
         let begun = Instant::now();
         agent_runs_true(&socket).await?;
         round_trip.push(begun.elapsed().as_secs_f64() * 1e3);
+        let begun = Instant::now();
+        a_program_runs_true(&socket);
+        program.push(begun.elapsed().as_secs_f64() * 1e3);
         let begun = Instant::now();
         subject.banger(&["vm", "exec", "bench", "--", "true"]);
         exec.push(begun.elapsed().as_secs_f64() * 1e3);
@@ -81,6 +89,14 @@ async fn main() -> Result<()> {
         &exec,
         &round_trip,
         2.0,
+    ));
+    rows.push(Row::ratio(
+        "vm exec -- true",
+        "a program that knows the socket has the agent run true",
+        "ms",
+        &exec,
+        &program,
+        1.20,
     ));
 
     if only == "boots" {
@@ -161,6 +177,14 @@ async fn agent_runs_true(socket: &std::path::Path) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The same by a program that does nothing else: this one, called with the socket. Whoever runs
+/// something in a VM by hand starts a program for it.
+fn a_program_runs_true(socket: &std::path::Path) {
+    let me = std::env::current_exe().expect("the path of this program");
+    let status = Command::new(me).arg(socket).status();
+    assert!(status.expect("start this program").success());
 }
 
 /// Seconds for [`STREAM`] bytes to the agent's echo and back.

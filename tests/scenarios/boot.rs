@@ -1,10 +1,11 @@
 //! Guests that do not come up: bounded, with what the console said, and nothing left.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 use banger_tests::World;
 
-use banger_tests::scenario::{Scenario, pure};
+use banger_tests::scenario::{Need, Scenario, pure};
 use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -33,6 +34,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "what the agent could not do is in the error",
         refuses,
     ),
+    pure(
+        "kvm-proven-once",
+        "a kernel that has booted with KVM proves it for the starts to come",
+        proven_once,
+    )
+    .needs(&[Need::Kvm]),
 ];
 
 /// Runs a VM whose agent misbehaves in this way; returns what banger said.
@@ -106,4 +113,18 @@ fn garbage(w: &World) {
 fn refuses(w: &World) {
     let err = run_with(w, "refuse");
     assert!(err.contains("the root disk"), "the step is named:\n{err}");
+}
+
+fn proven_once(w: &World) {
+    let proofs = || {
+        ["kvm-probe.json", "kvm-probe.firecracker.json"]
+            .map(|name| std::fs::metadata(w.state().join(name)).map(|found| found.ino()))
+            .map(Result::ok)
+    };
+    w.banger(["vm", "run", "--rm", "--", "true"]).ok();
+    let first = proofs();
+    assert!(first.iter().any(Option::is_some), "nothing was proven");
+    w.banger(["vm", "run", "--rm", "--", "true"]).ok();
+    // A new answer is a new file.
+    assert_eq!(proofs(), first, "it was proven again");
 }

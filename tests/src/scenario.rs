@@ -53,6 +53,8 @@ pub enum Need {
     PackageArchive,
     /// QEMU as the VMM: it is about QEMU's processes or programs.
     Qemu,
+    /// A VMM that uses KVM.
+    Kvm,
     /// A processor without virtualisation, where KVM cannot work.
     NoVirtualisation,
     /// A guest that is not slowed down: it holds the times a person sees.
@@ -153,6 +155,8 @@ impl Need {
             Need::Qemu => {
                 (place.vmm.as_deref() == Some("firecracker")).then(|| "it is about QEMU".to_owned())
             }
+            Need::Kvm => (!matches!(place.vmm.as_deref(), Some("firecracker" | "qemu-kvm")))
+                .then(|| "it is about KVM".to_owned()),
             Need::NoVirtualisation => std::fs::read_to_string("/proc/cpuinfo")
                 .expect("read cpuinfo")
                 .split_whitespace()
@@ -192,6 +196,8 @@ mod tests {
             assert_eq!(need.unmet(&here), None, "{need:?}");
             assert!(need.unmet(&lab).is_some(), "{need:?}");
         }
+        assert_eq!(Need::Kvm.unmet(&lab), None);
+        assert!(Need::Kvm.unmet(&here).is_some());
         assert_eq!(Need::Program("sh").unmet(&lab), None);
         assert_eq!(Need::Program("no-such-program").unmet(&here), None);
         let missing = Need::Program("no-such-program").unmet(&lab);
