@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod kernels;
 mod lifecycle;
+mod network;
 mod oci;
 mod reach;
 mod review;
@@ -36,6 +37,7 @@ use banger_tests::Scenario;
 /// The registry, in the order in which they run.
 const SUITE: &[&[Scenario]] = &[
     run::SCENARIOS,
+    network::SCENARIOS,
     stdio::SCENARIOS,
     tty::SCENARIOS,
     signals::SCENARIOS,

@@ -36,16 +36,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         early_files_stay,
     ),
     pure(
-        "run-without-nat-has-no-network",
-        "without `--nat` there is no network",
-        no_network,
-    ),
-    pure(
-        "run-with-nat-reaches-the-host",
-        "with `--nat` the guest reaches out",
-        nat,
-    ),
-    pure(
         "run-sizes-reach-the-guest",
         "processors, memory and disk are as asked",
         sizes,
@@ -246,52 +236,6 @@ fn early_files_stay(w: &World) {
     let mode = run("stat -c '%a %U' /tmp /var/tmp");
     assert_eq!(mode, "1777 root\n1777 root\n");
     w.banger(["vm", "delete", "box"]).ok();
-}
-
-fn no_network(w: &World) {
-    let done = w
-        .banger([
-            "vm",
-            "run",
-            "--rm",
-            "--",
-            "sh",
-            "-c",
-            "ls /sys/class/net; ip route",
-        ])
-        .ok();
-    assert_eq!(done.out(), "lo\n");
-}
-
-fn nat(w: &World) {
-    // The user-mode network maps its gateway to the host's loopback.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
-    let port = listener.local_addr().expect("address").port();
-    let server = std::thread::spawn(move || {
-        use std::io::{Read, Write};
-        let (mut stream, _) = listener.accept().expect("accept");
-        let mut request = [0; 1024];
-        let n = stream.read(&mut request).expect("read");
-        assert!(request[..n].starts_with(b"GET /"));
-        stream
-            .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nvisit\n")
-            .expect("answer");
-    });
-    let url = format!("http://10.0.2.2:{port}/");
-    let done = w
-        .banger([
-            "vm",
-            "run",
-            "--rm",
-            "--nat",
-            "--",
-            "sh",
-            "-c",
-            &format!("grep nameserver /etc/resolv.conf; curl -sS --max-time 60 {url}"),
-        ])
-        .ok();
-    server.join().expect("server");
-    assert_eq!(done.out(), "nameserver 10.0.2.3\nvisit\n");
 }
 
 fn sizes(w: &World) {

@@ -53,6 +53,8 @@ pub enum Need {
     PackageArchive,
     /// QEMU as the VMM: it is about QEMU's processes or programs.
     Qemu,
+    /// Root, who may listen on every port.
+    Root,
     /// A VMM that uses KVM.
     Kvm,
     /// A processor without virtualisation, where KVM cannot work.
@@ -155,6 +157,8 @@ impl Need {
             Need::Qemu => {
                 (place.vmm.as_deref() == Some("firecracker")).then(|| "it is about QEMU".to_owned())
             }
+            Need::Root => (!rustix::process::geteuid().is_root())
+                .then(|| "only root may do what it does".to_owned()),
             Need::Kvm => (!matches!(place.vmm.as_deref(), Some("firecracker" | "qemu-kvm")))
                 .then(|| "it is about KVM".to_owned()),
             Need::NoVirtualisation => std::fs::read_to_string("/proc/cpuinfo")
