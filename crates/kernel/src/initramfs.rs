@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use banger_content::{ContentStore, Hasher, write_atomically};
-use banger_model::{Digest, IoContext, Result};
+use banger_model::{Digest, FileIdentity, IoContext, Result};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
 use crate::cpio::Cpio;
@@ -40,29 +40,6 @@ const NET: [&str; 1] = ["virtio_net"];
 #[derive(Debug, Default)]
 pub(crate) struct AgentDigests(Mutex<Option<(FileIdentity, Digest)>>);
 
-/// A file with the same identity has the same content.
-#[derive(Debug, PartialEq)]
-struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileIdentity {
-    fn of(path: &Path) -> Result<Self> {
-        let found = fs::metadata(path).at("read the guest agent", path)?;
-        Ok(FileIdentity {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
-}
-
 impl AgentDigests {
     fn get(&self, identity: &FileIdentity) -> Option<Digest> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +59,8 @@ pub(crate) fn make(
     kernel: &Kernel,
     agent: &Path,
 ) -> Result<PathBuf> {
-    let identity = FileIdentity::of(agent)?;
+    let found = fs::metadata(agent).at("read the guest agent", agent)?;
+    let identity = FileIdentity::from(&found);
     if let Some(digest) = agents.get(&identity) {
         let path = path_for(store, kernel, &digest);
         if touch(&path) {

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod file_identity;
 mod id;
 mod names;
 mod progress;
@@ -14,6 +15,7 @@ mod spec;
 
 pub use check::{Check, CheckStatus};
 pub use error::{Class, Code, Error, IoContext, Result};
+pub use file_identity::FileIdentity;
 pub use id::{Digest, VmId};
 pub use names::{ImageName, KernelName, VmName};
 pub use progress::{Progress, Quiet};

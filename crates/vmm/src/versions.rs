@@ -1,13 +1,14 @@
 //! Which release a program is: asked of the program itself.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use banger_model::FileIdentity;
 
 use crate::process::Process;
 
@@ -16,44 +17,21 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What programs have said of their versions. Each is asked again once its file has changed.
 #[derive(Debug, Default)]
-pub struct Versions(Mutex<HashMap<PathBuf, (Stamp, String)>>);
+pub struct Versions(Mutex<HashMap<PathBuf, (FileIdentity, String)>>);
 
 impl Versions {
     /// The first line of `program --version`. A failure is not remembered.
     pub(crate) fn ask(&self, program: &Path) -> std::io::Result<String> {
-        let stamp = Stamp::new(&std::fs::metadata(program)?);
+        let identity = FileIdentity::from(&std::fs::metadata(program)?);
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((then, said)) = known().get(program)
-            && *then == stamp
+            && *then == identity
         {
             return Ok(said.clone());
         }
         let said = ask_version(program)?;
-        known().insert(program.to_owned(), (stamp, said.clone()));
+        known().insert(program.to_owned(), (identity, said.clone()));
         Ok(said)
-    }
-}
-
-/// What changes when a file is replaced or written. The change time is among it, which nobody can
-/// set back, as package managers do with the other one.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn new(file: &Metadata) -> Stamp {
-        Stamp {
-            device: file.dev(),
-            inode: file.ino(),
-            size: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::fs::FileTimes;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
 use banger_model::{ByteSize, Code};
