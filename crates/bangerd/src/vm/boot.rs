@@ -127,8 +127,6 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
         .map(Arc::new)?;
     boot.shared.set_instance(Some(&instance));
     boot.progress.stage("boot", "waiting for the guest");
-    // Git takes less than the guest until it asks for this.
-    config.git = git_identity::of_host().await;
     let limit = match boot.build {
         Some(_) => BUILD_WITHIN,
         None => boot.context.boot_timeout(),
@@ -359,12 +357,15 @@ async fn converse(
     cancel: &CancellationToken,
 ) -> Result<Info, Failure> {
     let conversation = async {
-        let (stream, _) = dial.accept().await.map_err(|error| {
+        // Git takes less than the guest until it dials.
+        let (dialled, git) = tokio::join!(dial.accept(), git_identity::of_host());
+        let (stream, _) = dialled.map_err(|error| {
             Failure::Host(Error::io("accept on", Path::new("boot socket"), error))
         })?;
         // The clock may have gone on since the configuration was written.
         let config = BootConfig {
             clock_unix_ns: clock(),
+            git,
             ..config.clone()
         };
         match serve_boot(stream, &config).await {
@@ -474,14 +475,13 @@ pub(super) async fn resume(boot: Boot<'_>, instance: Arc<Instance>) -> Result<Up
     let strategy = boot.strategy;
     let (row, image, vm_files) = (boot.row.clone(), boot.image.rootfs.clone(), files.clone());
     let modules = boot.kernel.modules_drive.clone();
-    let mut config = boot
+    let config = boot
         .context
         .blocking(move |context| {
             let attached = disks::attach(strategy, &vm_files.dir, &image, modules.as_deref())?;
             boot_config(context, &row, &vm_files, &attached)
         })
         .await?;
-    config.git = git_identity::of_host().await;
     let limit = boot.context.boot_timeout();
     let agent = banger_vmm::agent_socket(&files.runtime);
     let result = tokio::select! {
