@@ -16,7 +16,12 @@ AGENT_FLAGS := --profile agent --target $(AGENT_TARGET) \
 	--config 'target.$(AGENT_TARGET).rustflags=["-C","target-feature=+crt-static"]'
 
 # The agent is root in its guest: its tests are too, in a user namespace unless they are anyway.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='unshare --user --map-auto --map-root-user')
+ROOT := $(filter 0,$(shell id -u))
+AS_ROOT := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='unshare --user --map-auto --map-root-user'
+
+# Tests are always chosen from the whole workspace. Cargo settles the features of dependencies for
+# all packages of a command together: another selection is another build of nearly everything.
+TEST := $(CARGO) test --locked --workspace
 
 .PHONY: help
 help: ## Lists the targets
@@ -27,40 +32,38 @@ run: deps build ## Installs what is needed, builds, and runs a command in a fres
 	$(TARGET_DIR)/debug/banger vm run --rm -- sh -c 'echo "Hello from $$(uname -sr) on $$(hostname)"; head -n 1 /etc/os-release'
 
 .PHONY: test
-test: deps build bad-agent ## Runs every test, real guests included
-	$(CARGO) test --locked --workspace --exclude banger-tests --exclude banger-agent
-	$(AS_ROOT) $(CARGO) test --locked -p banger-agent
-	$(CARGO) test --locked -p banger-tests --lib
-	$(CARGO) test --locked -p banger-tests --test scenarios -- --test-threads=2
+test: deps all ## Runs every test, real guests included
+	$(TEST) $(if $(ROOT),,--exclude banger-agent) -- --test-threads=2
+	$(if $(ROOT),,$(AS_ROOT) $(CARGO) test --locked -p banger-agent)
 
 .PHONY: test-docker
-test-docker: deps build ## Runs Docker in a guest, which takes some minutes
-	$(CARGO) test --locked -p banger-tests --test scenarios -- --scenario docker-in-the-default-guest
+test-docker: deps all ## Runs Docker in a guest, which takes some minutes
+	$(SMOKE) --scenario docker-in-the-default-guest
 
 # The scenarios as a program of their own; its exit codes, which make turns into its own 2, are
 # 0 all passed, 1 some failed, 2 no such scenario, 77 everything skipped.
-SMOKE = $(CARGO) test --locked --quiet -p banger-tests --test scenarios -- $(if $(SCENARIO),--scenario $(SCENARIO))
+SMOKE := $(TEST) --quiet --test scenarios --
 
 .PHONY: smoke
-smoke: deps build bad-agent ## Runs scenarios with real guests: SCENARIO=a,b JOBS=n VMM=qemu|firecracker
-	BANGER_TEST_BASE=keep $(SMOKE) $(if $(JOBS),--jobs $(JOBS)) $(if $(VMM),--vmm $(VMM))
+smoke: deps all ## Runs scenarios with real guests: SCENARIO=a,b JOBS=n VMM=qemu|firecracker
+	BANGER_TEST_BASE=keep $(SMOKE) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(JOBS),--jobs $(JOBS)) $(if $(VMM),--vmm $(VMM))
 
 .PHONY: smoke-list
 smoke-list: ## Lists the scenarios with their classes
-	@$(SMOKE) --list
+	@$(SMOKE) --list $(if $(SCENARIO),--scenario $(SCENARIO))
 
 .PHONY: coverage
 coverage: deps ## Runs scenarios with instrumented programs and says how much of each crate ran: SCENARIO=a,b
 	scripts/coverage $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: lab
-lab: deps build bad-agent ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b VMM=qemu|firecracker WHO=lab|root
-	$(CARGO) run --locked --quiet -p banger-lab
+lab: deps all ## Runs scenarios inside an emulated machine with KVM: SCENARIO=a,b VMM=qemu|firecracker WHO=lab|root
+	$(TARGET_DIR)/debug/banger-lab
 
 .PHONY: lab-bench
-lab-bench: deps release bad-agent build ## Measures starts inside that machine, Firecracker's if there is one
+lab-bench: deps all release ## Measures starts inside that machine, Firecracker's if there is one
 	$(CARGO) build --locked --release -p banger-bench
-	LAB_BENCH=$(or $(BANGER_BENCH_N),10) $(CARGO) run --locked --quiet -p banger-lab
+	LAB_BENCH=$(or $(BANGER_BENCH_N),10) $(TARGET_DIR)/debug/banger-lab
 
 .PHONY: check
 check: deps-check ## Formatting, lints, documentation, licences, spelling
@@ -79,6 +82,11 @@ bench: deps release ## Measures the speed promises side by side
 .PHONY: build
 build: agent ## Builds the programs for development
 	$(CARGO) build --locked -p banger -p bangerd -p banger-vsock
+	install -D -m 0755 $(TARGET_DIR)/debug/banger-vsock $(TARGET_DIR)/lib/banger/banger-vsock
+
+.PHONY: all
+all: bad-agent ## Builds the programs and all tests
+	$(CARGO) build --locked --workspace --all-targets
 	install -D -m 0755 $(TARGET_DIR)/debug/banger-vsock $(TARGET_DIR)/lib/banger/banger-vsock
 
 .PHONY: release

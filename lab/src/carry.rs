@@ -55,7 +55,7 @@ pub(crate) fn pack(
     let target = tree.join("target");
     for name in PROGRAMS {
         copy(&suite.target.join(name), &target.join(name))
-            .map_err(|error| error.hint("run `make build bad-agent`"))?;
+            .map_err(|error| error.hint("run `make all`"))?;
     }
     copy(&suite.program, &tree.join("scenarios"))?;
     if let Some(firecracker) = &settings.firecracker {

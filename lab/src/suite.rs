@@ -20,8 +20,8 @@ impl Suite {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut build = Command::new(cargo);
         build
-            .args(["test", "--locked", "-p", "banger-tests", "--test"])
-            .args(["scenarios", "--no-run", "--message-format=json"]);
+            .args(["test", "--locked", "--workspace", "--test", "scenarios"])
+            .args(["--no-run", "--message-format=json"]);
         let program = program_of(&output(&mut build)?).ok_or_else(|| {
             Error::internal("cargo built the scenarios and did not say where they are")
         })?;

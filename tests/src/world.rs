@@ -53,7 +53,7 @@ impl Base {
     /// integration tests, inside the build directory.
     ///
     /// # Panics
-    /// When `make build` was not run.
+    /// When `make all` was not run.
     pub fn locate(ground: PathBuf) -> Base {
         let build = ground.parent().expect("a build directory").to_owned();
         for program in [
@@ -65,7 +65,7 @@ impl Base {
             let path = build.join(program);
             assert!(
                 path.exists(),
-                "{} is missing: run `make build` first",
+                "{} is missing: run `make all` first",
                 path.display()
             );
         }
