@@ -16,6 +16,7 @@ use crate::doctor::DoctorArgs;
 use crate::exit::{Exit, Owner};
 use crate::image::ImageCommand;
 use crate::kernel::KernelCommand;
+use crate::lazy::{self, Lazy};
 use crate::man::ManArgs;
 use crate::ssh::{SshConfigArgs, SshProxyArgs};
 use crate::ui::{self, Format};
@@ -70,27 +71,27 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make, use and delete machines
     #[command(subcommand)]
-    Vm(Box<VmCommand>),
+    Vm(Lazy<VmCommand>),
     /// Root file systems that machines start from
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(Lazy<ImageCommand>),
     /// Kernels that machines boot
     #[command(subcommand)]
-    Kernel(KernelCommand),
+    Kernel(Lazy<KernelCommand>),
     /// The process that looks after the machines
     #[command(subcommand)]
-    Daemon(DaemonCommand),
-    Doctor(DoctorArgs),
+    Daemon(Lazy<DaemonCommand>),
+    Doctor(Lazy<DoctorArgs>),
     /// The configuration
     #[command(subcommand)]
-    Config(ConfigCommand),
-    SshConfig(SshConfigArgs),
+    Config(Lazy<ConfigCommand>),
+    SshConfig(Lazy<SshConfigArgs>),
     #[command(hide = true)]
-    SshProxy(SshProxyArgs),
-    Completion(CompletionArgs),
-    Version(VersionArgs),
+    SshProxy(Lazy<SshProxyArgs>),
+    Completion(Lazy<CompletionArgs>),
+    Version(Lazy<VersionArgs>),
     #[command(hide = true)]
-    Man(ManArgs),
+    Man(Lazy<ManArgs>),
 }
 
 impl Command {
@@ -122,20 +123,27 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
         json: asks_for_json(args),
         owner: guess_owner(args),
     };
-    let mut command = Cli::command();
-    if asks_for_help(args) {
-        command = config::show_defaults_in_help(command);
-    }
-    let matches = command.try_get_matches_from_mut(args);
-    // Taking the tree apart again would be a tenth of what a short command does in this process.
-    std::mem::forget(command);
-    let cli = matches
-        .and_then(|matches| Cli::from_arg_matches(&matches))
+    // Most lines are good ones. What is wrong with another the whole tree says.
+    let cli = lazy::chosen_only(|| accept(Cli::command(), args))
+        .or_else(|_| {
+            let mut command = Cli::command();
+            if asks_for_help(args) {
+                command = config::show_defaults_in_help(command);
+            }
+            accept(command, args)
+        })
         .map_err(|error| refusal(Cause::Parser(error)))?;
     cli.command
         .check()
         .map_err(|error| refusal(Cause::Check(error)))?;
     Ok(cli)
+}
+
+fn accept(mut tree: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = tree.try_get_matches_from_mut(args);
+    // Taking the tree apart again would be a tenth of what a short command does in this process.
+    std::mem::forget(tree);
+    matches.and_then(|matches| Cli::from_arg_matches(&matches))
 }
 
 /// Why there is no command to run, help and `--version` included.

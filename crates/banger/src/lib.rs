@@ -28,6 +28,7 @@ mod forwarding;
 mod guest_command;
 mod image;
 mod kernel;
+mod lazy;
 mod logs;
 mod man;
 mod operation;
@@ -47,6 +48,7 @@ use banger_model::{Error, Result};
 
 use cli::{Cli, Command};
 use exit::Exit;
+use lazy::Lazy;
 use ui::Ui;
 
 /// Runs the program.
@@ -74,17 +76,17 @@ struct Failure {
 fn dispatch(ui: &Ui, cli: Cli) -> Result<Exit, Failure> {
     let owner = cli.command.owner_of_stdout();
     let result = match cli.command {
-        Command::Vm(command) => vm::dispatch(ui, *command),
-        Command::Image(command) => image::dispatch(ui, command),
-        Command::Kernel(command) => kernel::dispatch(ui, command),
-        Command::Daemon(command) => daemon::dispatch(ui, command),
-        Command::Doctor(args) => block_on(doctor::cmd_doctor(ui, args)),
-        Command::Config(command) => config::dispatch(ui, command),
-        Command::SshConfig(args) => ssh::cmd_ssh_config(ui, args),
-        Command::SshProxy(args) => block_on(ssh::cmd_ssh_proxy(ui, args)),
-        Command::Completion(args) => completion::cmd_completion(ui, args),
-        Command::Version(args) => version::cmd_version(ui, args),
-        Command::Man(args) => man::cmd_man(ui, args),
+        Command::Vm(Lazy(command)) => vm::dispatch(ui, *command),
+        Command::Image(Lazy(command)) => image::dispatch(ui, *command),
+        Command::Kernel(Lazy(command)) => kernel::dispatch(ui, *command),
+        Command::Daemon(Lazy(command)) => daemon::dispatch(ui, *command),
+        Command::Doctor(Lazy(args)) => block_on(doctor::cmd_doctor(ui, *args)),
+        Command::Config(Lazy(command)) => config::dispatch(ui, *command),
+        Command::SshConfig(Lazy(args)) => ssh::cmd_ssh_config(ui, *args),
+        Command::SshProxy(Lazy(args)) => block_on(ssh::cmd_ssh_proxy(ui, *args)),
+        Command::Completion(Lazy(args)) => completion::cmd_completion(ui, *args),
+        Command::Version(Lazy(args)) => version::cmd_version(ui, *args),
+        Command::Man(Lazy(args)) => man::cmd_man(ui, *args),
     };
     result.map_err(|error| Failure { error, owner })
 }

@@ -38,34 +38,35 @@ use crate::block_on;
 use crate::completion::vm_names;
 use crate::doctor::host_facts;
 use crate::exit::{Exit, Owner};
+use crate::lazy::Lazy;
 use crate::ui::{Ui, human_size};
 
 /// The commands about machines.
 #[derive(Subcommand, Debug)]
 pub(crate) enum VmCommand {
-    Run(run::RunArgs),
-    Create(create::CreateArgs),
+    Run(Lazy<run::RunArgs>),
+    Create(Lazy<create::CreateArgs>),
     #[command(visible_alias = "ls")]
-    List(list::ListArgs),
-    Show(show::ShowArgs),
-    Exec(exec::ExecArgs),
-    Start(start::StartArgs),
-    Stop(stop::StopArgs),
-    Restart(restart::RestartArgs),
-    Kill(kill::KillArgs),
+    List(Lazy<list::ListArgs>),
+    Show(Lazy<show::ShowArgs>),
+    Exec(Lazy<exec::ExecArgs>),
+    Start(Lazy<start::StartArgs>),
+    Stop(Lazy<stop::StopArgs>),
+    Restart(Lazy<restart::RestartArgs>),
+    Kill(Lazy<kill::KillArgs>),
     #[command(visible_alias = "rm")]
-    Delete(delete::DeleteArgs),
-    Prune(prune::PruneArgs),
-    Set(set::SetArgs),
-    Stats(stats::StatsArgs),
-    Logs(logs::LogsArgs),
-    Ports(ports::PortsArgs),
-    Forward(forward::ForwardArgs),
+    Delete(Lazy<delete::DeleteArgs>),
+    Prune(Lazy<prune::PruneArgs>),
+    Set(Lazy<set::SetArgs>),
+    Stats(Lazy<stats::StatsArgs>),
+    Logs(Lazy<logs::LogsArgs>),
+    Ports(Lazy<ports::PortsArgs>),
+    Forward(Lazy<forward::ForwardArgs>),
     #[command(name = "cp")]
-    Copy(copy::CopyArgs),
-    Ssh(ssh::SshArgs),
+    Copy(Lazy<copy::CopyArgs>),
+    Ssh(Lazy<ssh::SshArgs>),
     #[command(subcommand)]
-    Workspace(workspace::WorkspaceCommand),
+    Workspace(Lazy<workspace::WorkspaceCommand>),
 }
 
 impl VmCommand {
@@ -94,25 +95,25 @@ impl VmCommand {
 
 pub(crate) fn dispatch(ui: &Ui, command: VmCommand) -> Result<Exit> {
     match command {
-        VmCommand::Run(args) => block_on(run::cmd_run(ui, args)),
-        VmCommand::Create(args) => block_on(create::cmd_create(ui, args)),
-        VmCommand::List(args) => block_on(list::cmd_list(ui, args)),
-        VmCommand::Show(args) => block_on(show::cmd_show(ui, args)),
-        VmCommand::Exec(args) => block_on(exec::cmd_exec(ui, args)),
-        VmCommand::Start(args) => block_on(start::cmd_start(ui, args)),
-        VmCommand::Stop(args) => block_on(stop::cmd_stop(ui, args)),
-        VmCommand::Restart(args) => block_on(restart::cmd_restart(ui, args)),
-        VmCommand::Kill(args) => block_on(kill::cmd_kill(ui, args)),
-        VmCommand::Delete(args) => block_on(delete::cmd_delete(ui, args)),
-        VmCommand::Prune(args) => block_on(prune::cmd_prune(ui, args)),
-        VmCommand::Set(args) => block_on(set::cmd_set(ui, args)),
-        VmCommand::Stats(args) => block_on(stats::cmd_stats(ui, args)),
-        VmCommand::Logs(args) => block_on(logs::cmd_logs(ui, args)),
-        VmCommand::Ports(args) => block_on(ports::cmd_ports(ui, args)),
-        VmCommand::Forward(args) => block_on(forward::cmd_forward(ui, args)),
-        VmCommand::Copy(args) => block_on(copy::cmd_copy(ui, args)),
-        VmCommand::Ssh(args) => block_on(ssh::cmd_ssh(ui, args)),
-        VmCommand::Workspace(command) => workspace::dispatch(ui, command),
+        VmCommand::Run(Lazy(args)) => block_on(run::cmd_run(ui, *args)),
+        VmCommand::Create(Lazy(args)) => block_on(create::cmd_create(ui, *args)),
+        VmCommand::List(Lazy(args)) => block_on(list::cmd_list(ui, *args)),
+        VmCommand::Show(Lazy(args)) => block_on(show::cmd_show(ui, *args)),
+        VmCommand::Exec(Lazy(args)) => block_on(exec::cmd_exec(ui, *args)),
+        VmCommand::Start(Lazy(args)) => block_on(start::cmd_start(ui, *args)),
+        VmCommand::Stop(Lazy(args)) => block_on(stop::cmd_stop(ui, *args)),
+        VmCommand::Restart(Lazy(args)) => block_on(restart::cmd_restart(ui, *args)),
+        VmCommand::Kill(Lazy(args)) => block_on(kill::cmd_kill(ui, *args)),
+        VmCommand::Delete(Lazy(args)) => block_on(delete::cmd_delete(ui, *args)),
+        VmCommand::Prune(Lazy(args)) => block_on(prune::cmd_prune(ui, *args)),
+        VmCommand::Set(Lazy(args)) => block_on(set::cmd_set(ui, *args)),
+        VmCommand::Stats(Lazy(args)) => block_on(stats::cmd_stats(ui, *args)),
+        VmCommand::Logs(Lazy(args)) => block_on(logs::cmd_logs(ui, *args)),
+        VmCommand::Ports(Lazy(args)) => block_on(ports::cmd_ports(ui, *args)),
+        VmCommand::Forward(Lazy(args)) => block_on(forward::cmd_forward(ui, *args)),
+        VmCommand::Copy(Lazy(args)) => block_on(copy::cmd_copy(ui, *args)),
+        VmCommand::Ssh(Lazy(args)) => block_on(ssh::cmd_ssh(ui, *args)),
+        VmCommand::Workspace(Lazy(command)) => workspace::dispatch(ui, *command),
     }
 }
 

@@ -8,6 +8,7 @@ mod boot;
 mod connection;
 mod copy;
 mod exec;
+mod greeting;
 mod guest;
 mod stream;
 #[cfg(test)]
@@ -18,7 +19,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use banger_model::{Code, Error, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 pub use boot::serve_boot;
@@ -31,6 +31,7 @@ pub use guest::{dial, listeners, stats};
 
 use crate::frame::Frame;
 use crate::{AGENT_PORT, Info, Open, PROTOCOL_VERSION, Reply, Request, tame};
+use greeting::greet;
 use stream::FrameReader;
 
 /// How long the agent may take to accept a connection, and to answer a question that needs no
@@ -38,8 +39,6 @@ use stream::FrameReader;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What every agent speaks.
 const OLDEST_PROTOCOL: u32 = 1;
-/// The longest answer to `CONNECT`: `OK` and a port number.
-const MAX_GREETING: usize = 32;
 
 /// Connects to `port` in the guest behind the hybrid vsock `socket`.
 ///
@@ -63,32 +62,6 @@ pub async fn connect(socket: &Path, port: u32) -> Result<UnixStream> {
         .because(error)),
         Err(error) => Err(Error::internal("the connection task ended early").because(error)),
     }
-}
-
-async fn greet(socket: &Path, port: u32) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
-    // One write, and nothing behind it before the answer: the device reads a line and drops
-    // what follows.
-    stream
-        .write_all(format!("CONNECT {port}\n").as_bytes())
-        .await?;
-    // Byte by byte: what follows the line already belongs to the connection.
-    let mut line = Vec::with_capacity(MAX_GREETING);
-    while line.last() != Some(&b'\n') {
-        if line.len() == MAX_GREETING {
-            return Err(invalid("the vsock device's answer is too long"));
-        }
-        let mut byte = [0];
-        if stream.read(&mut byte).await? == 0 {
-            let why = "nothing in the guest accepts the connection";
-            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
-        }
-        line.extend(byte);
-    }
-    if !line.starts_with(b"OK ") {
-        return Err(invalid("the vsock device's answer is not `OK`"));
-    }
-    Ok(stream)
 }
 
 /// What the guest is.

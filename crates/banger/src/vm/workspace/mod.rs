@@ -28,6 +28,7 @@ use clap::Subcommand;
 
 use crate::block_on;
 use crate::exit::{Exit, Owner};
+use crate::lazy::Lazy;
 use crate::ui::Ui;
 
 pub(super) use drift::before_exec;
@@ -40,8 +41,8 @@ pub(super) use review::{OnExit, Review};
 /// A git repository in a machine
 #[derive(Subcommand, Debug)]
 pub(crate) enum WorkspaceCommand {
-    Prepare(prepare::PrepareArgs),
-    Export(export::ExportArgs),
+    Prepare(Lazy<prepare::PrepareArgs>),
+    Export(Lazy<export::ExportArgs>),
 }
 
 impl WorkspaceCommand {
@@ -64,7 +65,7 @@ impl WorkspaceCommand {
 
 pub(super) fn dispatch(ui: &Ui, command: WorkspaceCommand) -> Result<Exit> {
     match command {
-        WorkspaceCommand::Prepare(args) => block_on(prepare::cmd_prepare(ui, args)),
-        WorkspaceCommand::Export(args) => block_on(export::cmd_export(ui, args)),
+        WorkspaceCommand::Prepare(Lazy(args)) => block_on(prepare::cmd_prepare(ui, *args)),
+        WorkspaceCommand::Export(Lazy(args)) => block_on(export::cmd_export(ui, *args)),
     }
 }
