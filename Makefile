@@ -73,7 +73,7 @@ check: deps-check ## Formatting, lints, documentation, licences, spelling
 	scripts/check-licences
 	scripts/check-spelling
 	shellcheck --shell=sh lab/*.sh
-	shellcheck .ci/run scripts/coverage
+	shellcheck .ci/run scripts/coverage scripts/install-deps
 
 .PHONY: bench
 bench: deps release ## Measures the speed promises side by side

@@ -15,55 +15,55 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "the daemon aborts at any step of `create`, and no VM is left half-made",
         |w| aborts(w, &CREATE),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-start",
         "the daemon aborts at any step of `start`, and no VM is left half-made",
         |w| aborts(w, &START),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-stop",
         "the daemon aborts at any step of `stop`, and no VM is left half-made",
         |w| aborts(w, &STOP),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-restart",
         "the daemon aborts at any step of `restart`, and no VM is left half-made",
         |w| aborts(w, &RESTART),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-kill",
         "the daemon aborts at any step of `kill`, and no VM is left half-made",
         |w| aborts(w, &KILL),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-set",
         "the daemon aborts at any step of `set`, and no VM is left half-made",
         |w| aborts(w, &SET),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-delete",
         "the daemon aborts at any step of `delete`, and no VM is left half-made",
         |w| aborts(w, &DELETE),
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-steps-fail",
         "a step that fails is undone",
         steps_fail,
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
     pure(
         "crash-hung-steps",
         "a step that hangs blocks nobody else",
         hung_steps,
     )
-    .needs(&[Need::FullSpeed]),
+    .needs(&[Need::QuickBoots]),
 ];
 
 /// How soon a daemon that is started again must answer.

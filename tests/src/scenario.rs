@@ -59,8 +59,8 @@ pub enum Need {
     Kvm,
     /// A processor without virtualisation, where KVM cannot work.
     NoVirtualisation,
-    /// A guest that is not slowed down: it holds the times a person sees.
-    FullSpeed,
+    /// Guests that boot in a few seconds, or somebody who asks for it by its name: it boots dozens.
+    QuickBoots,
     /// Somebody who asks for it by its name: it takes minutes.
     ToBeNamed,
     /// This program on the host, where none can be installed. Elsewhere it must be there:
@@ -137,20 +137,23 @@ impl Scenario {
 
     /// Why it cannot run here, if it cannot.
     pub fn unmet(&self, place: &Place) -> Option<String> {
-        self.needs.iter().find_map(|need| match need {
-            Need::ToBeNamed => {
-                let named = place.named.iter().any(|name| self.is_called(name));
-                (!named).then(|| "it runs when it is asked for by its name".to_owned())
-            }
-            need => need.unmet(place),
-        })
+        let named = place.named.iter().any(|name| self.is_called(name));
+        self.needs.iter().find_map(|need| need.unmet(place, named))
     }
 }
 
 impl Need {
-    fn unmet(self, place: &Place) -> Option<String> {
+    fn unmet(self, place: &Place, named: bool) -> Option<String> {
         match self {
-            Need::ToBeNamed => None,
+            Need::ToBeNamed => {
+                (!named).then(|| "it runs when it is asked for by its name".to_owned())
+            }
+            Need::QuickBoots => (place.slower > 1 && !named).then(|| {
+                let slower = place.slower;
+                format!(
+                    "this place is {slower} times slower: it runs when it is asked for by its name"
+                )
+            }),
             Need::PackageArchive => place
                 .offline
                 .then(|| "no package archive can be reached".to_owned()),
@@ -166,9 +169,6 @@ impl Need {
                 .split_whitespace()
                 .any(|flag| flag == "vmx" || flag == "svm")
                 .then(|| "this processor has virtualisation".to_owned()),
-            Need::FullSpeed => {
-                (place.slower > 1).then(|| format!("this place is {} times slower", place.slower))
-            }
             Need::Program(name) => {
                 let path = crate::world::search_path();
                 let found = path
@@ -196,15 +196,17 @@ mod tests {
             slower: 6,
             ..Place::default()
         };
-        for need in [Need::PackageArchive, Need::Qemu, Need::FullSpeed] {
-            assert_eq!(need.unmet(&here), None, "{need:?}");
-            assert!(need.unmet(&lab).is_some(), "{need:?}");
+        for need in [Need::PackageArchive, Need::Qemu, Need::QuickBoots] {
+            assert_eq!(need.unmet(&here, false), None, "{need:?}");
+            assert!(need.unmet(&lab, false).is_some(), "{need:?}");
         }
-        assert_eq!(Need::Kvm.unmet(&lab), None);
-        assert!(Need::Kvm.unmet(&here).is_some());
-        assert_eq!(Need::Program("sh").unmet(&lab), None);
-        assert_eq!(Need::Program("no-such-program").unmet(&here), None);
-        let missing = Need::Program("no-such-program").unmet(&lab);
+        assert_eq!(Need::QuickBoots.unmet(&lab, true), None);
+        assert!(Need::PackageArchive.unmet(&lab, true).is_some());
+        assert_eq!(Need::Kvm.unmet(&lab, false), None);
+        assert!(Need::Kvm.unmet(&here, false).is_some());
+        assert_eq!(Need::Program("sh").unmet(&lab, false), None);
+        assert_eq!(Need::Program("no-such-program").unmet(&here, false), None);
+        let missing = Need::Program("no-such-program").unmet(&lab, false);
         assert_eq!(missing.unwrap(), "`no-such-program` is not installed");
     }
 
