@@ -9,11 +9,13 @@ PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 DESTDIR ?=
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-# The guest agent is linked statically: it is the only program in the initramfs. The flag is
-# given for the target alone, so that build scripts and macros stay ordinary programs.
-AGENT_TARGET := x86_64-unknown-linux-gnu
-AGENT_FLAGS := --profile agent --target $(AGENT_TARGET) \
-	--config 'target.$(AGENT_TARGET).rustflags=["-C","target-feature=+crt-static"]'
+# Linked statically. The flag is given for the target alone, so that build scripts and macros stay
+# ordinary programs.
+STATIC_TARGET := x86_64-unknown-linux-gnu
+STATIC := --target $(STATIC_TARGET) \
+	--config 'target.$(STATIC_TARGET).rustflags=["-C","target-feature=+crt-static"]'
+# The guest agent is the only program in the initramfs.
+AGENT_FLAGS := --profile agent $(STATIC)
 
 # The agent is root in its guest: its tests are too, in a user namespace unless they are anyway.
 ROOT := $(filter 0,$(shell id -u))
@@ -91,14 +93,16 @@ all: bad-agent ## Builds the programs and all tests
 
 .PHONY: release
 release: agent ## Builds the programs for use
-	$(CARGO) build --locked --release -p banger -p bangerd -p banger-vsock
+	$(CARGO) build --locked --release -p bangerd -p banger-vsock
+	$(CARGO) build --locked --profile cli -p banger $(STATIC)
+	install -D -m 0755 $(TARGET_DIR)/$(STATIC_TARGET)/cli/banger $(TARGET_DIR)/release/banger
 	install -D -m 0755 $(TARGET_DIR)/release/banger-vsock $(TARGET_DIR)/lib/banger/banger-vsock
 
 # The daemon looks for the agent and the vsock program in ../lib/banger, in a build directory as in a prefix.
 .PHONY: agent
 agent:
 	$(CARGO) build --locked -p banger-agent $(AGENT_FLAGS)
-	install -D -m 0755 $(TARGET_DIR)/$(AGENT_TARGET)/agent/banger-agent $(TARGET_DIR)/lib/banger/banger-agent
+	install -D -m 0755 $(TARGET_DIR)/$(STATIC_TARGET)/agent/banger-agent $(TARGET_DIR)/lib/banger/banger-agent
 
 # For the tests of what the host does: an agent that misbehaves, and one that speaks the previous
 # protocol. The agent itself is built again last, so that its file is always the real one.
@@ -106,7 +110,7 @@ agent:
 bad-agent:
 	$(CARGO) build --locked -p banger-bad-agent $(AGENT_FLAGS)
 	$(CARGO) build --locked -p banger-agent --features protocol-1 $(AGENT_FLAGS)
-	cd $(TARGET_DIR)/$(AGENT_TARGET)/agent && cp banger-agent banger-agent-protocol-1
+	cd $(TARGET_DIR)/$(STATIC_TARGET)/agent && cp banger-agent banger-agent-protocol-1
 	$(MAKE) --no-print-directory agent
 
 .PHONY: deps

@@ -3,11 +3,15 @@
 //! Settings (`BANGER_*`, `XDG_*`) are read by `banger_config` and nowhere else. What is here is
 //! material: values that `--env NAME` copies into the guest, and what kind of terminal this is.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use banger_model::{Code, Error, Result};
+
+/// The accounts of this machine itself.
+const ACCOUNTS: &str = "/etc/passwd";
 
 /// The value that `--env NAME` or an environment file hands on.
 pub(crate) fn value_to_hand_on(name: &OsStr) -> Option<OsString> {
@@ -57,29 +61,32 @@ pub(crate) fn home_for_ssh() -> Result<PathBuf> {
     })
 }
 
+/// From the file of accounts, or from whatever else this machine asks about them.
+///
+/// Not by the C library's own function: this program is linked statically, and would have to load
+/// the modules of another C library for accounts that come over the network.
 fn home_of(uid: u32) -> Option<PathBuf> {
-    // More than any entry needs.
-    let mut buffer = vec![0 as libc::c_char; 64 << 10];
-    // SAFETY: `passwd` is plain data, for which zeroes are valid.
-    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-    let mut found = std::ptr::null_mut();
-    // SAFETY: all pointers are valid for the call and the length is the buffer's.
-    let status = unsafe {
-        libc::getpwuid_r(
-            uid,
-            &mut entry,
-            buffer.as_mut_ptr(),
-            buffer.len(),
-            &mut found,
-        )
-    };
-    if status != 0 || found.is_null() || entry.pw_dir.is_null() {
-        return None;
-    }
-    // SAFETY: the call succeeded, so this is a string in `buffer`, which still lives.
-    let home = unsafe { CStr::from_ptr(entry.pw_dir) };
-    let home = PathBuf::from(OsStr::from_bytes(home.to_bytes()));
-    home.is_absolute().then_some(home)
+    let file = std::fs::read(ACCOUNTS).unwrap_or_default();
+    home_in(&file, uid).or_else(|| {
+        let mut getent = Command::new("getent");
+        getent.arg("passwd").arg(uid.to_string());
+        let output = getent.stdin(Stdio::null()).output().ok()?;
+        home_in(&output.stdout, uid)
+    })
+}
+
+/// In lines of `name:password:uid:gid:comment:home:shell`, passwd(5).
+fn home_in(accounts: &[u8], uid: u32) -> Option<PathBuf> {
+    let uid = uid.to_string();
+    let mut lines = accounts.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let [_, _, number, _, _, home, _] = fields[..] else {
+            return None;
+        };
+        let home = PathBuf::from(OsStr::from_bytes(home));
+        (number == uid.as_bytes() && home.is_absolute()).then_some(home)
+    })
 }
 
 #[cfg(test)]
@@ -101,5 +108,14 @@ mod tests {
     fn accounts_have_homes() {
         assert!(home_of(0).is_some_and(|home| home.is_absolute()));
         assert_eq!(home_of(u32::MAX - 7), None);
+    }
+
+    #[test]
+    fn a_home_is_that_of_the_first_whole_line_about_the_user() {
+        let accounts = b"# a remark\nold:x:1000:1000::relative:/bin/sh\nhalf:x:1000:1000\n\
+            +::::::\nann:x:1000:1000:Ann, of \xff:/home/ann:/bin/sh\nbob:x:1000:1000::/home/bob:\n";
+        assert_eq!(home_in(accounts, 1000), Some("/home/ann".into()));
+        assert_eq!(home_in(accounts, 100), None);
+        assert_eq!(home_in(b"", 0), None);
     }
 }
