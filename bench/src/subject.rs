@@ -114,9 +114,10 @@ impl Subject {
             .collect()
     }
 
-    /// Starts a VM with this name; returns its agent's socket.
+    /// Starts a VM with this name and waits until its init system is through, which would take
+    /// turns with what is measured; returns its agent's socket.
     pub(crate) fn start(&self, name: &str) -> PathBuf {
-        self.banger(&["vm", "run", "-d", "--name", name]);
+        self.banger(&["vm", "run", "-d", "--name", name, "--wait-for", "boot"]);
         self.vm(name)["agent_socket"]
             .as_str()
             .expect("a socket")

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use banger_tests::World;
+use banger_tests::{World, eventually, oracle};
 use rustix::process::{Pid, Signal, kill_process};
 
 use banger_tests::scenario::{Scenario, global, pure};
@@ -60,37 +60,19 @@ impl Random {
     }
 }
 
-/// Processes whose command line names this VM, by program.
-fn processes(id: &str, program: &str) -> Vec<Pid> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.starts_with(program) && line.contains(id) {
-            let pid = entry.file_name().to_string_lossy().parse().expect("a pid");
-            found.push(Pid::from_raw(pid).expect("a pid"));
-        }
-    }
-    found
-}
-
-fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + within;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 fn neighbours(w: &World) {
     w.banger(["vm", "run", "-d", "--name", "neighbour"]).ok();
     w.banger(["vm", "create", "--no-start", "--name", "victim"])
         .ok();
     let before = w.vm("neighbour");
     let id = w.vm("victim")["id"].as_str().expect("an id").to_owned();
+    let programs = w.vm_programs();
+    let processes = |program: &str| {
+        oracle::find_processes(|line| line.starts_with(program) && line.contains(&id))
+    };
     let mut random = Random(42);
     for round in 0..8 {
-        let program = ["qemu-system-x86_64", "banger-vsock"][round % 2];
+        let program = programs[round % 2];
         // While it boots as well as when it runs.
         let mut start = w.start(["vm", "start", "victim"]);
         if round < 4 {
@@ -100,7 +82,7 @@ fn neighbours(w: &World) {
             start.wait_for_stderr("waiting for the guest");
             std::thread::sleep(Duration::from_millis(random.below(1000)));
         }
-        for pid in processes(&id, program) {
+        for pid in processes(program) {
             // Gone by itself is as good.
             kill_process(pid, Signal::KILL).ok();
         }
@@ -108,8 +90,8 @@ fn neighbours(w: &World) {
             w.vm("victim")["state"] == "stopped"
         });
         assert!(w.vm("victim")["reason"].is_string());
-        for program in ["qemu-system-x86_64", "banger-vsock"] {
-            assert_eq!(processes(&id, program), [], "round {round}");
+        for program in programs {
+            assert_eq!(processes(program), [], "round {round}");
         }
         let done = w
             .banger(["vm", "exec", "neighbour", "--", "echo", "fine"])

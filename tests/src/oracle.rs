@@ -64,10 +64,10 @@ pub fn end_processes_of(paths: &[&Path]) {
     }
 }
 
-/// The process whose command line, arguments joined by spaces, is such a one.
-pub fn find_process(is_it: impl Fn(&str) -> bool) -> Option<Pid> {
-    let mut all = processes().into_iter();
-    all.find_map(|(pid, line)| is_it(&String::from_utf8_lossy(&line)).then_some(pid))
+/// The processes whose command lines, arguments joined by spaces, are such ones.
+pub fn find_processes(is_it: impl Fn(&str) -> bool) -> Vec<Pid> {
+    let such = |(pid, line): (Pid, Vec<u8>)| is_it(&String::from_utf8_lossy(&line)).then_some(pid);
+    processes().into_iter().filter_map(such).collect()
 }
 
 /// Everything a finished world left behind, in words.

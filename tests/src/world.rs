@@ -191,6 +191,15 @@ impl World {
         &self.base
     }
 
+    /// The programs that every VM here has a process of, its VMM first.
+    pub fn vm_programs(&self) -> [&'static str; 2] {
+        let vmm = match self.base.vmm.as_deref() {
+            Some("firecracker") => "firecracker",
+            _ => "qemu-system-x86_64",
+        };
+        [vmm, "banger-vsock"]
+    }
+
     /// Replaces the guest agent of this world.
     pub fn use_agent(&self, program: &Path) {
         let path = self.root.join("lib/banger/banger-agent");
