@@ -1,5 +1,7 @@
 //! What every VMM driver does.
 
+use std::time::Duration;
+
 use banger_model::{Result, VmmKind};
 
 use crate::{Instance, Machine};
@@ -15,10 +17,11 @@ pub trait Driver: Send + Sync {
 
     /// Starts the machine and returns once its processes run; the guest has not booted then.
     ///
-    /// Blocks for a bounded time. On failure nothing that it started is left behind.
+    /// Blocks, at most for `within` or little more. On failure nothing that it started is left
+    /// behind.
     ///
     /// # Errors
     /// `invalid_argument` when the machine cannot be expressed to the VMM, `missing_program`
     /// when a program is not installed, `vmm_failed` when one ended at once.
-    fn launch(&self, machine: &Machine) -> Result<Instance>;
+    fn launch(&self, machine: &Machine, within: Duration) -> Result<Instance>;
 }

@@ -117,11 +117,13 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     failpoint::pass("listen for the guest").await?;
     let dial = listen(&files.runtime)?;
     check(boot.cancel)?;
+    // On a busy machine even a VMM waits for its turn, with its guest's share of patience.
+    let for_the_vmm = boot.context.boot_timeout() / 2;
     let instance = boot
         .context
         .blocking(move |_| {
             failpoint::hit("launch the VMM")?;
-            driver.launch(&machine)
+            driver.launch(&machine, for_the_vmm)
         })
         .await
         .map(Arc::new)?;

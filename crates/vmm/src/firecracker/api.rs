@@ -307,7 +307,10 @@ impl Failure {
                 "Firecracker did not answer on its API socket within {} s",
                 waited.as_secs()
             ))
-            .hint("try again when the machine is less busy; `banger doctor` tries the program"),
+            .hint(
+                "try again when the machine is less busy, or set a longer `boot_timeout`, half of \
+                 which it has; `banger doctor` tries the program",
+            ),
             Failure::Broken(error) => {
                 failed("the conversation with Firecracker broke off".to_owned()).because(error)
             }

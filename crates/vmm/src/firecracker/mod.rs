@@ -50,8 +50,6 @@ pub(crate) use version::{Judgement, Version};
 /// The name Firecracker runs under, whatever its file is called: [`crate::find_all`] looks for
 /// it.
 pub(crate) const FIRECRACKER: &str = "firecracker";
-/// How long a launch may take until the guest's processors run: hundreds of times what it needs.
-const PATIENCE: Duration = Duration::from_secs(30);
 const API_SOCKET: &str = "--api-sock";
 const ID: &str = "--id";
 /// After the VM's id in the instance's, when it has a network: `find_all` then looks for pasta.
@@ -81,16 +79,12 @@ pub struct FirecrackerPrograms {
 #[derive(Clone, Debug)]
 pub struct Firecracker {
     programs: FirecrackerPrograms,
-    patience: Duration,
 }
 
 impl Firecracker {
     /// A driver that uses these programs.
     pub fn new(programs: FirecrackerPrograms) -> Firecracker {
-        Firecracker {
-            programs,
-            patience: PATIENCE,
-        }
+        Firecracker { programs }
     }
 
     /// Starts the processes and the guest; what was started is in the instance even when
@@ -100,9 +94,9 @@ impl Firecracker {
         machine: &Machine,
         requests: &[Request],
         output: keeper::Output,
+        deadline: Instant,
         instance: &mut Instance,
     ) -> Result<(), Trouble> {
-        let deadline = Instant::now() + self.patience;
         let dir = &machine.runtime_dir;
         let watch = Watch::new(dir)?;
         let namespace = machine.nat.then(Namespace::new);
@@ -140,7 +134,8 @@ impl Driver for Firecracker {
         VmmKind::Firecracker
     }
 
-    fn launch(&self, machine: &Machine) -> Result<Instance> {
+    fn launch(&self, machine: &Machine, within: Duration) -> Result<Instance> {
+        let deadline = Instant::now() + within;
         machine.validate()?;
         config::validate(machine)?;
         if machine.nat && self.programs.pasta.is_none() {
@@ -168,7 +163,7 @@ impl Driver for Firecracker {
             None,
             vec![(Part::Console, keeper)],
         );
-        match self.start(machine, &requests, output, &mut instance) {
+        match self.start(machine, &requests, output, deadline, &mut instance) {
             Ok(()) => {
                 tracing::debug!(vm = %machine.id, pid = instance.pid(), "started Firecracker");
                 Ok(instance)
@@ -180,7 +175,7 @@ impl Driver for Firecracker {
                     tracing::warn!(%undo, vm = %machine.id, "could not undo a failed launch");
                 }
                 // What it wrote has been kept by now.
-                Err(trouble.into_error(ended, self.patience, &machine.vmm_log))
+                Err(trouble.into_error(ended, within, &machine.vmm_log))
             }
         }
     }

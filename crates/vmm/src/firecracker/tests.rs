@@ -20,6 +20,7 @@ struct Bench {
     scratch: Scratch,
     machine: Machine,
     driver: Firecracker,
+    within: Duration,
 }
 
 impl Bench {
@@ -38,10 +39,8 @@ impl Bench {
         Bench {
             scratch,
             machine,
-            driver: Firecracker {
-                programs,
-                patience: Duration::from_secs(20),
-            },
+            driver: Firecracker::new(programs),
+            within: Duration::from_secs(20),
         }
     }
 
@@ -51,7 +50,7 @@ impl Bench {
 
     /// A launch that fails, and leaves nothing.
     fn fail(&self) -> Error {
-        let error = self.driver.launch(&self.machine).unwrap_err();
+        let error = self.driver.launch(&self.machine, self.within).unwrap_err();
         let left = crate::find_all(self.scratch.path()).unwrap();
         assert!(left.is_empty(), "{left:?}");
         for socket in [agent_socket, api_socket] {
@@ -67,7 +66,7 @@ fn a_machine_is_configured_in_order_and_found_again() {
     for stale in [agent_socket, api_socket] {
         std::fs::write(stale(&bench.machine.runtime_dir), "stale").unwrap();
     }
-    let instance = bench.driver.launch(&bench.machine).unwrap();
+    let instance = bench.driver.launch(&bench.machine, bench.within).unwrap();
     assert!(instance.is_alive());
     assert_eq!(instance.kind(), Some(VmmKind::Firecracker));
     let said = std::fs::read_to_string(bench.machine.runtime_dir.join("requests")).unwrap();
@@ -130,7 +129,7 @@ fn every_way_to_fail_is_told_apart_and_leaves_nothing() {
 fn one_that_does_not_answer_is_ended() {
     for behaviour in ["hangs", "silent"] {
         let mut bench = Bench::fake(behaviour);
-        bench.driver.patience = Duration::from_millis(300);
+        bench.within = Duration::from_millis(300);
         let before = Instant::now();
         let error = bench.fail();
         assert!(before.elapsed() < Duration::from_secs(10), "{behaviour}");

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use banger_model::{Result, VmmKind};
 
@@ -76,7 +77,8 @@ impl Driver for Qemu {
         self.accel.kind()
     }
 
-    fn launch(&self, machine: &Machine) -> Result<Instance> {
+    /// Waits for nobody: QEMU gets everything when it is started.
+    fn launch(&self, machine: &Machine, _within: Duration) -> Result<Instance> {
         machine.validate()?;
         let args = argv::argv(machine, self.accel, clock::counter());
         let log = create_log(&machine.vmm_log)?;
