@@ -260,7 +260,8 @@ fn programs_killed(w: &World) {
             w.banger(["vm", "start", "served"]).ok();
         }
         let served_by = |line: &str| line.starts_with(*program) && line.contains(&id);
-        let pid = oracle::find_processes(served_by)[0];
+        let found = oracle::find_processes(served_by);
+        let pid = *found.first().expect(program);
         kill_process(pid, Signal::KILL).expect("kill it");
         eventually(seconds(2), "the VM is stopped", || {
             w.vm("served")["state"] == "stopped"
