@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use banger_tests::World;
 
@@ -57,7 +58,7 @@ fn run_with(w: &World, mode: &str) -> String {
     drop(file);
     w.use_agent(&mine);
     // Bounds that a person would not wait for; the defaults are longer.
-    let patience = seconds(12).as_secs();
+    let patience = patience().as_secs();
     w.configure(&format!("[vm_defaults]\nboot_timeout = {patience}\n"));
     let done = w
         .banger(["vm", "run", "--rm", "--name", "bad", "--", "true"])
@@ -72,6 +73,16 @@ fn run_with(w: &World, mode: &str) -> String {
     err
 }
 
+/// What a guest has for its start here.
+fn patience() -> Duration {
+    seconds(12)
+}
+
+/// How the message says it.
+fn within() -> String {
+    format!("within {} s", patience().as_secs())
+}
+
 fn panics(w: &World) {
     let err = run_with(w, "panic");
     assert!(
@@ -82,10 +93,7 @@ fn panics(w: &World) {
 
 fn hangs(w: &World) {
     let err = run_with(w, "flood");
-    assert!(
-        err.contains("12s") || err.contains("12 s"),
-        "the bound is named:\n{err}"
-    );
+    assert!(err.contains(&within()), "the bound is named:\n{err}");
     assert!(
         err.contains("last words"),
         "the console's tail is shown:\n{err}"
@@ -94,10 +102,7 @@ fn hangs(w: &World) {
 
 fn silent(w: &World) {
     let err = run_with(w, "silent");
-    assert!(
-        err.contains("12s") || err.contains("12 s"),
-        "the bound is named:\n{err}"
-    );
+    assert!(err.contains(&within()), "the bound is named:\n{err}");
 }
 
 fn garbage(w: &World) {

@@ -1,10 +1,8 @@
 //! What every VMM driver does.
 
-use std::time::Duration;
-
 use banger_model::{Result, VmmKind};
 
-use crate::{Instance, Machine};
+use crate::{Instance, Machine, Patience};
 
 /// Starts VMs with one kind of VMM.
 ///
@@ -17,11 +15,12 @@ pub trait Driver: Send + Sync {
 
     /// Starts the machine and returns once its processes run; the guest has not booted then.
     ///
-    /// Blocks, at most for `within` or little more. On failure nothing that it started is left
-    /// behind.
+    /// Blocks, for little more than its patience at most. On failure nothing that it started is
+    /// left behind.
     ///
     /// # Errors
     /// `invalid_argument` when the machine cannot be expressed to the VMM, `missing_program`
-    /// when a program is not installed, `vmm_failed` when one ended at once.
-    fn launch(&self, machine: &Machine, within: Duration) -> Result<Instance>;
+    /// when a program is not installed, `vmm_failed` when one ended at once,
+    /// `cancelled` when nobody wants it any longer.
+    fn launch(&self, machine: &Machine, patience: &Patience) -> Result<Instance>;
 }

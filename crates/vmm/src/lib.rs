@@ -16,6 +16,7 @@ mod instance;
 mod kvm;
 mod log;
 mod machine;
+mod patience;
 mod process;
 mod programs;
 mod qemu;
@@ -34,6 +35,7 @@ pub use kvm::{DeviceAccess, KvmFacts, LiveBoot, ProbeInputs, prove, recall};
 pub use machine::{
     Disk, GuestNetwork, Machine, agent_socket, boot_socket, device_path, guest_network, runtime_dir,
 };
+pub use patience::{Patience, Wanted};
 pub use programs::{Programs, Search};
 pub use qemu::{Accel, Qemu};
 pub use tail::log_tail;

@@ -12,6 +12,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,9 @@ use banger_image::Image;
 use banger_kernel::Kernel;
 use banger_model::{Code, DiskStrategy, Error, IoContext, Progress, Result};
 use banger_store::VmRow;
-use banger_vmm::{Choice, Demand, Driver, Ended, Facts, Instance, Machine, Part, ProbeInputs};
+use banger_vmm::{
+    Choice, Demand, Driver, Ended, Facts, Instance, Machine, Part, Patience, ProbeInputs,
+};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -118,15 +121,24 @@ async fn attempt(boot: &Boot<'_>, files: &VmFiles) -> Result<Up> {
     let dial = listen(&files.runtime)?;
     check(boot.cancel)?;
     // On a busy machine even a VMM waits for its turn, with its guest's share of patience.
-    let for_the_vmm = boot.context.boot_timeout() / 2;
-    let instance = boot
-        .context
-        .blocking(move |_| {
-            failpoint::hit("launch the VMM")?;
-            driver.launch(&machine, for_the_vmm)
-        })
-        .await
-        .map(Arc::new)?;
+    let (patience, wanted) =
+        Patience::while_wanted(boot.context.boot_timeout() / 2).map_err(|error| {
+            Error::new(Code::Io, "cannot make a pipe to a VM's launch").because(error)
+        })?;
+    let launch = boot.context.blocking(move |_| {
+        failpoint::hit("launch the VMM")?;
+        driver.launch(&machine, &patience)
+    });
+    let mut launch = pin!(launch);
+    // What it started is never dropped: a launch that nobody wants ends by itself.
+    let launched = tokio::select! {
+        launched = &mut launch => launched,
+        () = boot.cancel.cancelled() => {
+            drop(wanted);
+            launch.await
+        }
+    };
+    let instance = launched.map(Arc::new)?;
     boot.shared.set_instance(Some(&instance));
     boot.progress.stage("boot", "waiting for the guest");
     let limit = match boot.build {

@@ -1,6 +1,6 @@
 //! Firecracker's API socket: HTTP/1.1, one request after the other on one connection.
 //!
-//! Every wait is bounded by one deadline for the whole conversation, and ends at once when the
+//! Every wait is bounded by one patience for the whole conversation, and ends at once when the
 //! process does. What Firecracker says is taken in bounded pieces and escaped before it is shown.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,14 +9,15 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use banger_model::{Code, Error, IoContext, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify;
 use serde_json::Value;
 
-use crate::process::{Process, poll_until};
+use crate::patience::{Over, Patience};
+use crate::process::Process;
 
 /// The most of an answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
@@ -49,6 +50,8 @@ pub(super) enum Failure {
     Ended,
     /// It did not answer in time.
     Silent,
+    /// Nobody wants an answer any longer.
+    Unwanted,
     /// It refused a request, and said why.
     Refused { path: String, fault: String },
     /// What it said is not HTTP, or the connection broke.
@@ -74,15 +77,11 @@ impl Watch {
             .at("watch", dir)
     }
 
-    /// Waits for a change, the end of the process or the deadline; an end is a failure.
-    pub(super) fn wait(&self, process: &Process, deadline: Instant) -> Result<(), Failure> {
-        let mut fds = [process.poll_fd(), PollFd::new(&self.0, PollFlags::IN)];
-        let ready = poll_until(&mut fds, deadline).map_err(Failure::Broken)?;
-        if !fds[0].revents().is_empty() {
+    /// Waits for a change; an end of the process or of the patience is a failure.
+    pub(super) fn wait(&self, process: &Process, patience: &Patience) -> Result<(), Failure> {
+        let fds = [process.poll_fd(), PollFd::new(&self.0, PollFlags::IN)];
+        if wait(patience, fds)?[0] {
             return Err(Failure::Ended);
-        }
-        if !ready {
-            return Err(Failure::Silent);
         }
         let mut buffer = [std::mem::MaybeUninit::<u8>::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.0, &mut buffer);
@@ -95,7 +94,7 @@ impl Watch {
 pub(super) struct Api<'a> {
     stream: UnixStream,
     process: &'a Process,
-    deadline: Instant,
+    patience: &'a Patience,
     /// Read and not used yet.
     rest: Vec<u8>,
 }
@@ -106,21 +105,21 @@ impl<'a> Api<'a> {
         socket: &Path,
         watch: &Watch,
         process: &'a Process,
-        deadline: Instant,
+        patience: &'a Patience,
     ) -> Result<Api<'a>, Failure> {
         let stream = loop {
             match UnixStream::connect(socket) {
                 Ok(stream) => break stream,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    watch.wait(process, deadline)?;
+                    watch.wait(process, patience)?;
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                    let soon = deadline.min(Instant::now() + LISTENS_SOON);
+                    let soon = patience.soon(LISTENS_SOON);
                     if process.wait_until(soon).map_err(Failure::Broken)? {
                         return Err(Failure::Ended);
                     }
-                    if soon == deadline {
-                        return Err(Failure::Silent);
+                    if let Some(over) = patience.over().map_err(Failure::Broken)? {
+                        return Err(over.into());
                     }
                 }
                 Err(error) => return Err(Failure::Broken(error)),
@@ -130,7 +129,7 @@ impl<'a> Api<'a> {
         Ok(Api {
             stream,
             process,
-            deadline,
+            patience,
             rest: Vec::new(),
         })
     }
@@ -192,23 +191,37 @@ impl<'a> Api<'a> {
     }
 
     fn wait(&self, flags: PollFlags) -> Result<(), Failure> {
-        let mut fds = [PollFd::new(&self.stream, flags), self.process.poll_fd()];
-        if !poll_until(&mut fds, self.deadline).map_err(Failure::Broken)? {
-            return Err(Failure::Silent);
-        }
+        let fds = [PollFd::new(&self.stream, flags), self.process.poll_fd()];
         // What it said before it ended still counts.
-        match fds[0].revents().is_empty() {
-            true => Err(Failure::Ended),
-            false => Ok(()),
+        match wait(self.patience, fds)?[0] {
+            true => Ok(()),
+            false => Err(Failure::Ended),
         }
     }
 
     /// A connection that breaks, breaks because the process ends, in a moment at the latest.
     fn broken(&self, error: io::Error) -> Failure {
-        let soon = self.deadline.min(Instant::now() + Duration::from_secs(1));
+        let soon = self.patience.soon(Duration::from_secs(1));
         match self.process.wait_until(soon) {
             Ok(true) => Failure::Ended,
             Ok(false) | Err(_) => Failure::Broken(error),
+        }
+    }
+}
+
+/// Waits until one of these is ready, and says which are.
+fn wait<const N: usize>(patience: &Patience, fds: [PollFd<'_>; N]) -> Result<[bool; N], Failure> {
+    match patience.poll(fds).map_err(Failure::Broken)? {
+        (ready, None) => Ok(ready),
+        (_, Some(over)) => Err(over.into()),
+    }
+}
+
+impl From<Over> for Failure {
+    fn from(over: Over) -> Failure {
+        match over {
+            Over::TimeIsUp => Failure::Silent,
+            Over::Unwanted => Failure::Unwanted,
         }
     }
 }
@@ -311,6 +324,7 @@ impl Failure {
                 "try again when the machine is less busy, or set a longer `boot_timeout`, half of \
                  which it has; `banger doctor` tries the program",
             ),
+            Failure::Unwanted => unwanted(),
             Failure::Broken(error) => {
                 failed("the conversation with Firecracker broke off".to_owned()).because(error)
             }
@@ -331,6 +345,11 @@ impl Failure {
             }
         }
     }
+}
+
+/// How a launch ends that nobody wants any longer.
+pub(super) fn unwanted() -> Error {
+    Error::new(Code::Cancelled, "the operation was cancelled")
 }
 
 /// What to do about a process that was killed by somebody else.

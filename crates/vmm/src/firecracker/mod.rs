@@ -25,7 +25,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use banger_model::{Error, IoContext, Result, VmmKind};
 
@@ -34,7 +34,7 @@ use crate::instance::{Makeup, Part};
 use crate::log::create_log;
 use crate::machine::agent_socket;
 use crate::process::{Detached, Process};
-use crate::{Driver, Instance, Machine, log_tail};
+use crate::{Driver, Instance, Machine, Patience, log_tail};
 
 use api::{Api, Failure, Request, Watch};
 
@@ -94,7 +94,7 @@ impl Firecracker {
         machine: &Machine,
         requests: &[Request],
         output: keeper::Output,
-        deadline: Instant,
+        patience: &Patience,
         instance: &mut Instance,
     ) -> Result<(), Trouble> {
         let dir = &machine.runtime_dir;
@@ -115,13 +115,13 @@ impl Firecracker {
         let makeup = if machine.nat { NETWORKED } else { ALONE };
         instance.add(Part::Vmm, vmm, Some(makeup));
         if let Some(pasta) = self.programs.pasta.as_deref().filter(|_| machine.nat) {
-            let network = pasta::start(pasta, &machine.id, dir, pid, deadline)?;
+            let network = pasta::start(pasta, &machine.id, dir, pid, patience)?;
             instance.add(Part::Network, network, None);
         }
         let Some(vmm) = instance.vmm() else {
             return Err(Error::internal("the VMM is not in its own instance").into());
         };
-        let mut api = Api::connect(&api_socket(dir), &watch, vmm, deadline)?;
+        let mut api = Api::connect(&api_socket(dir), &watch, vmm, patience)?;
         for request in requests {
             api.put(request)?;
         }
@@ -134,8 +134,7 @@ impl Driver for Firecracker {
         VmmKind::Firecracker
     }
 
-    fn launch(&self, machine: &Machine, within: Duration) -> Result<Instance> {
-        let deadline = Instant::now() + within;
+    fn launch(&self, machine: &Machine, patience: &Patience) -> Result<Instance> {
         machine.validate()?;
         config::validate(machine)?;
         if machine.nat && self.programs.pasta.is_none() {
@@ -163,7 +162,7 @@ impl Driver for Firecracker {
             None,
             vec![(Part::Console, keeper)],
         );
-        match self.start(machine, &requests, output, deadline, &mut instance) {
+        match self.start(machine, &requests, output, patience, &mut instance) {
             Ok(()) => {
                 tracing::debug!(vm = %machine.id, pid = instance.pid(), "started Firecracker");
                 Ok(instance)
@@ -175,7 +174,7 @@ impl Driver for Firecracker {
                     tracing::warn!(%undo, vm = %machine.id, "could not undo a failed launch");
                 }
                 // What it wrote has been kept by now.
-                Err(trouble.into_error(ended, within, &machine.vmm_log))
+                Err(trouble.into_error(ended, patience.within(), &machine.vmm_log))
             }
         }
     }

@@ -10,16 +10,16 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use banger_model::{Code, Error, IoContext, Result, VmId};
 
-use super::api::{Failure, Watch};
+use super::api::{Failure, Watch, unwanted};
 use super::namespace::PASTA_TAP;
 use crate::discover::{Claim, value_of};
 use crate::instance::Part;
 use crate::process::{Detached, Process};
-use crate::{guest_network, log_tail};
+use crate::{Patience, guest_network, log_tail};
 
 /// The name it runs under; it looks at its name to know what it is.
 pub(crate) const PASTA: &str = "pasta";
@@ -101,7 +101,7 @@ pub(super) fn start(
     id: &VmId,
     runtime_dir: &Path,
     vmm: u32,
-    deadline: Instant,
+    patience: &Patience,
 ) -> Result<Process> {
     let said = runtime_dir.join("pasta.err");
     // Of an earlier one: it must not be taken for that of this one.
@@ -131,17 +131,18 @@ pub(super) fn start(
             Ok(found) if found.len() > 0 => return Ok(process),
             _ => {}
         }
-        if let Err(failure) = watch.wait(&process, deadline) {
+        if let Err(failure) = watch.wait(&process, patience) {
             break failure;
         }
     };
     let mut how = match failure {
         Failure::Ended => "it ended at once".to_owned(),
         Failure::Broken(error) => error.to_string(),
+        Failure::Unwanted => return Err(unwanted()),
         _ => "it did not get ready".to_owned(),
     };
     let ended = process.send_kill().and_then(|()| {
-        process.wait_until(Instant::now() + std::time::Duration::from_secs(5))?;
+        process.wait_until(Instant::now() + Duration::from_secs(5))?;
         Ok(process.reap())
     });
     if let Err(error) = ended {
@@ -221,8 +222,9 @@ mod tests {
         .spawn()
         .unwrap();
         let id = "00000000000a".parse().unwrap();
-        let deadline = Instant::now() + std::time::Duration::from_secs(20);
-        let pasta = start(&program, &id, scratch.path(), vmm.pid(), deadline).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let patience = Patience::of(Duration::from_secs(20));
+        let pasta = start(&program, &id, scratch.path(), vmm.pid(), &patience).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let host = std::thread::spawn(move || {
@@ -245,7 +247,7 @@ mod tests {
             process.reap();
         }
         // Without the namespace it says why, and nothing is left.
-        let error = start(&program, &id, scratch.path(), vmm.pid(), deadline).unwrap_err();
+        let error = start(&program, &id, scratch.path(), vmm.pid(), &patience).unwrap_err();
         assert_eq!(error.code(), Code::VmmFailed);
         assert!(error.message().contains("did not start"), "{error}");
         assert!(error.hint_text().unwrap().contains("--vmm qemu"));

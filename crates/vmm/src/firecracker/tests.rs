@@ -2,6 +2,7 @@
 //! where there is one.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Instant;
 
 use banger_model::{ByteSize, Code};
 
@@ -48,9 +49,17 @@ impl Bench {
         Bench::new(fake(), behaviour)
     }
 
+    fn patience(&self) -> Patience {
+        Patience::of(self.within)
+    }
+
     /// A launch that fails, and leaves nothing.
     fn fail(&self) -> Error {
-        let error = self.driver.launch(&self.machine, self.within).unwrap_err();
+        self.fail_with(&self.patience())
+    }
+
+    fn fail_with(&self, patience: &Patience) -> Error {
+        let error = self.driver.launch(&self.machine, patience).unwrap_err();
         let left = crate::find_all(self.scratch.path()).unwrap();
         assert!(left.is_empty(), "{left:?}");
         for socket in [agent_socket, api_socket] {
@@ -66,7 +75,10 @@ fn a_machine_is_configured_in_order_and_found_again() {
     for stale in [agent_socket, api_socket] {
         std::fs::write(stale(&bench.machine.runtime_dir), "stale").unwrap();
     }
-    let instance = bench.driver.launch(&bench.machine, bench.within).unwrap();
+    let instance = bench
+        .driver
+        .launch(&bench.machine, &bench.patience())
+        .unwrap();
     assert!(instance.is_alive());
     assert_eq!(instance.kind(), Some(VmmKind::Firecracker));
     let said = std::fs::read_to_string(bench.machine.runtime_dir.join("requests")).unwrap();
@@ -137,6 +149,23 @@ fn one_that_does_not_answer_is_ended() {
             error.message().contains("did not answer"),
             "{behaviour}: {error}"
         );
+    }
+}
+
+#[test]
+fn one_that_nobody_wants_is_ended_at_once() {
+    for behaviour in ["hangs", "silent"] {
+        let bench = Bench::fake(behaviour);
+        let (patience, wanted) = Patience::while_wanted(bench.within).unwrap();
+        std::thread::scope(|scope| {
+            let launch = scope.spawn(|| bench.fail_with(&patience));
+            drop(wanted);
+            assert_eq!(
+                launch.join().unwrap().code(),
+                Code::Cancelled,
+                "{behaviour}"
+            );
+        });
     }
 }
 

@@ -13,14 +13,13 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use banger_model::{Result, VmmKind};
 
 use crate::instance::{Makeup, Part};
 use crate::log::create_log;
 use crate::process::{Detached, Process};
-use crate::{Driver, Instance, Machine, Programs};
+use crate::{Driver, Instance, Machine, Patience, Programs};
 
 pub(crate) use argv::claim;
 #[cfg(test)]
@@ -78,7 +77,7 @@ impl Driver for Qemu {
     }
 
     /// Waits for nobody: QEMU gets everything when it is started.
-    fn launch(&self, machine: &Machine, _within: Duration) -> Result<Instance> {
+    fn launch(&self, machine: &Machine, _patience: &Patience) -> Result<Instance> {
         machine.validate()?;
         let args = argv::argv(machine, self.accel, clock::counter());
         let log = create_log(&machine.vmm_log)?;
