@@ -270,9 +270,17 @@ fn nothing_grows(w: &World) {
     assert_eq!(w.daemon_pid(), pid, "the same daemon all along");
 }
 
+/// For many guests at once: each waits for the others, too.
+fn small_and_patient(w: &World) {
+    let patience = seconds(300).as_secs();
+    w.configure(&format!(
+        "[vm_defaults]\nmemory = \"256M\"\nboot_timeout = {patience}\n"
+    ));
+}
+
 /// Twenty machines at once on however few processors.
 fn many_creates(w: &World) {
-    w.configure("[vm_defaults]\nmemory = \"256M\"\nboot_timeout = 300\n");
+    small_and_patient(w);
     let begun = Instant::now();
     let creates: Vec<_> = (0..20)
         .map(|number| w.start(["vm", "create", "--name", &format!("many-{number}")]))
@@ -342,7 +350,7 @@ fn name_races(w: &World) {
 
 /// Whole lives side by side.
 fn cycles(w: &World) {
-    w.configure("[vm_defaults]\nmemory = \"256M\"\nboot_timeout = 300\n");
+    small_and_patient(w);
     for round in 0..2 {
         let runs: Vec<_> = (0..8)
             .map(|number| {
