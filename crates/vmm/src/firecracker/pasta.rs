@@ -135,12 +135,7 @@ pub(super) fn start(
             break failure;
         }
     };
-    let mut how = match failure {
-        Failure::Ended => "it ended at once".to_owned(),
-        Failure::Broken(error) => error.to_string(),
-        Failure::Unwanted => return Err(unwanted()),
-        _ => "it did not get ready".to_owned(),
-    };
+    // Nobody else knows of it yet.
     let ended = process.send_kill().and_then(|()| {
         process.wait_until(Instant::now() + Duration::from_secs(5))?;
         Ok(process.reap())
@@ -148,6 +143,12 @@ pub(super) fn start(
     if let Err(error) = ended {
         tracing::warn!(%error, pid = process.pid(), "pasta was not ended");
     }
+    let mut how = match failure {
+        Failure::Ended => "it ended at once".to_owned(),
+        Failure::Broken(error) => error.to_string(),
+        Failure::Unwanted => return Err(unwanted()),
+        _ => "it did not get ready".to_owned(),
+    };
     for log in [said, runtime_dir.join("pasta.log")] {
         let tail = log_tail(&log, 3)?;
         if !tail.is_empty() {
