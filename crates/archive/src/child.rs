@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::programs;
-use crate::work::{Work, cancelled};
+use crate::work::Work;
 
 /// Longer lines are cut: no program we run writes any.
 const MAX_LINE: usize = 4096;
@@ -85,7 +85,7 @@ pub(crate) fn run(
         };
         if stop {
             child.kill();
-            return Err(cancelled());
+            return Err(Error::cancelled());
         }
         // Read before looking at `ended`: what was written before the end is in the pipe.
         open = open

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use banger_model::{Code, Error, Progress, Result};
+use banger_model::{Error, Progress, Result};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +57,7 @@ impl Work {
     /// `cancelled`.
     pub fn check(&self) -> Result<()> {
         if self.stop.asked.load(Ordering::SeqCst) {
-            return Err(cancelled());
+            return Err(Error::cancelled());
         }
         Ok(())
     }
@@ -93,10 +93,6 @@ impl Progress for Work {
     }
 }
 
-pub(crate) fn cancelled() -> Error {
-    Error::new(Code::Cancelled, "the work was cancelled")
-}
-
 /// Runs `body` on a thread of its own and forwards its reports to `progress`.
 ///
 /// When `cancel` fires, the work is asked to stop and this waits until it has cleaned up.
@@ -111,7 +107,7 @@ pub async fn run<T: Send + 'static>(
     body: impl FnOnce(&Work) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     if cancel.is_cancelled() {
-        return Err(cancelled());
+        return Err(Error::cancelled());
     }
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|error| Error::internal("cannot make an event descriptor").because(error))?;
@@ -160,7 +156,7 @@ pub async fn run<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_model::Quiet;
+    use banger_model::{Code, Quiet};
     use std::sync::Mutex;
 
     #[derive(Default)]

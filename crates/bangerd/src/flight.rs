@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use banger_api::{ErrorBody, Stage};
-use banger_model::{Code, Error, Progress, Result};
+use banger_model::{Error, Progress, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                     if last {
                         ended(&mut watcher, &mut |_| {}).await?.ok();
                     }
-                    return Err(Error::new(Code::Cancelled, "the operation was cancelled"));
+                    return Err(Error::cancelled());
                 }
             };
             return outcome.map_err(Error::from);
@@ -242,7 +242,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use banger_model::Quiet;
+    use banger_model::{Code, Quiet};
     use tokio::sync::Notify;
 
     use super::*;

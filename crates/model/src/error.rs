@@ -160,6 +160,11 @@ impl Error {
         Error::new(Code::Io, message).because(source)
     }
 
+    /// How an operation ends that nobody wants any longer.
+    pub fn cancelled() -> Self {
+        Error::new(Code::Cancelled, "the operation was cancelled")
+    }
+
     /// An error for something that cannot happen unless banger is wrong.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::new(Code::Internal, message)

@@ -189,14 +189,9 @@ fn say_what_is_missing(boot: &Boot<'_>) -> Result<()> {
 /// The error for a cancelled request.
 pub(super) fn check(cancel: &CancellationToken) -> Result<()> {
     if cancel.is_cancelled() {
-        return Err(cancelled());
+        return Err(Error::cancelled());
     }
     Ok(())
-}
-
-/// How a cancelled request ends.
-pub(super) fn cancelled() -> Error {
-    Error::new(Code::Cancelled, "the operation was cancelled")
 }
 
 /// Everything that must be known before the VMM is started.
@@ -421,7 +416,7 @@ impl Failure {
     /// The error, with the last lines of the console, which may soon be gone.
     fn into_error(self, limit: Duration, files: &VmFiles) -> Error {
         let what = match self {
-            Failure::Cancelled => return cancelled(),
+            Failure::Cancelled => return Error::cancelled(),
             Failure::Host(error) => return error,
             Failure::Ended(ended) => {
                 let why = match console::panic_reason(&files.console_log()) {

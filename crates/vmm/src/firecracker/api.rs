@@ -324,7 +324,7 @@ impl Failure {
                 "try again when the machine is less busy, or set a longer `boot_timeout`, half of \
                  which it has; `banger doctor` tries the program",
             ),
-            Failure::Unwanted => unwanted(),
+            Failure::Unwanted => Error::cancelled(),
             Failure::Broken(error) => {
                 failed("the conversation with Firecracker broke off".to_owned()).because(error)
             }
@@ -345,11 +345,6 @@ impl Failure {
             }
         }
     }
-}
-
-/// How a launch ends that nobody wants any longer.
-pub(super) fn unwanted() -> Error {
-    Error::new(Code::Cancelled, "the operation was cancelled")
 }
 
 /// What to do about a process that was killed by somebody else.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use banger_model::{Code, Error, IoContext, Result, VmId};
 
-use super::api::{Failure, Watch, unwanted};
+use super::api::{Failure, Watch};
 use super::namespace::PASTA_TAP;
 use crate::discover::{Claim, value_of};
 use crate::instance::Part;
@@ -146,8 +146,11 @@ pub(super) fn start(
     let mut how = match failure {
         Failure::Ended => "it ended at once".to_owned(),
         Failure::Broken(error) => error.to_string(),
-        Failure::Unwanted => return Err(unwanted()),
-        _ => "it did not get ready".to_owned(),
+        Failure::Unwanted => return Err(Error::cancelled()),
+        // It is asked nothing that it could refuse.
+        Failure::Silent | Failure::Refused { .. } => {
+            format!("it was not ready within {} s", patience.within().as_secs())
+        }
     };
     for log in [said, runtime_dir.join("pasta.log")] {
         let tail = log_tail(&log, 3)?;
@@ -188,6 +191,36 @@ mod tests {
             super::claim(&["--pid", "/run/x/other.pid"].map(OsStr::new)),
             None
         );
+    }
+
+    /// The processes whose command line names this directory.
+    fn named_after(dir: &Path) -> Vec<String> {
+        let dir = dir.to_str().unwrap();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("cmdline")).ok())
+            .filter(|line| line.contains(dir))
+            .collect()
+    }
+
+    #[test]
+    fn one_that_does_not_get_ready_is_ended() {
+        let scratch = crate::testing::Scratch::new();
+        let program = scratch.path().join("pasta");
+        std::fs::write(&program, "#!/bin/sh\nkill -STOP $$\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&program, mode).unwrap();
+        let id = "00000000000a".parse().unwrap();
+        let (unwanted, wanted) = Patience::while_wanted(Duration::from_secs(60)).unwrap();
+        drop(wanted);
+        let error = start(&program, &id, scratch.path(), 1, &unwanted).unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled);
+        assert_eq!(named_after(scratch.path()), [""; 0]);
+        let short = Patience::of(Duration::from_millis(1));
+        let error = start(&program, &id, scratch.path(), 1, &short).unwrap_err();
+        assert_eq!(error.code(), Code::VmmFailed);
+        assert!(error.message().contains("not ready within 0 s"), "{error}");
+        assert_eq!(named_after(scratch.path()), [""; 0]);
     }
 
     /// Runs a command in the namespaces of a process, as somebody who may do all in there.

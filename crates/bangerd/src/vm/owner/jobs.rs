@@ -140,7 +140,7 @@ impl Owner {
                 if cancel.is_cancelled() {
                     let outcome = Outcome {
                         rest: Rest::Down(reason),
-                        result: Err(boot::cancelled()),
+                        result: Err(Error::cancelled()),
                     };
                     return (row, outcome);
                 }

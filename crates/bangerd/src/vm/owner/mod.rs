@@ -59,7 +59,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::boot::{self, Up};
+use super::boot::Up;
 use super::policy::{Phase, Queue, Refusal, Ticket, Turn, Verdict};
 use super::view::Shared;
 use super::{Handle, Request, Vms, ending, not_found, workspace};
@@ -333,7 +333,7 @@ impl Owner {
         if let Some(ticket) = found
             && self.queue.withdraw(ticket)
         {
-            end(self.take_waiting(ticket), Err(boot::cancelled()));
+            end(self.take_waiting(ticket), Err(Error::cancelled()));
         }
     }
 
