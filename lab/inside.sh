@@ -44,7 +44,7 @@ fi
 # What is left of worlds that failed.
 for world in /lab/target/tmp/*/; do
     world=${world%/}
-    [ "${world##*/}" = base ] && continue
+    case ${world##*/} in base | plain) continue ;; esac
     (cd "$world" && find . -name '*.log' -size -4M -o -name 'console*' -size -4M) |
         tar -C "$world" -cf "$logs/${world##*/}.tar" -T -
 done

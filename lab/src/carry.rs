@@ -33,6 +33,9 @@ const PROGRAMS: [&str; 6] = [
 /// The same for the benchmark.
 const BENCHMARK: [&str; 3] = ["release/banger", "release/bangerd", "release/banger-bench"];
 
+/// What of the suite's base world goes in.
+const BASE: [&str; 3] = ["images", "kernels", "templates"];
+
 /// Two disks as files.
 pub(crate) struct Disks {
     /// What is carried in, and where the scenarios work.
@@ -63,13 +66,19 @@ pub(crate) fn pack(
         copy(firecracker, &inside)?;
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).at("change", &inside)?;
     }
-    base(&suite.target, &target.join("tmp/base"))?;
+    state(&suite.target, "base", &BASE, &target.join("tmp/base"))?;
+    state(
+        &suite.target,
+        "plain",
+        &["images"],
+        &target.join("tmp/plain"),
+    )?;
     if settings.bench.is_some() {
         for name in BENCHMARK {
             copy(&suite.target.join(name), &target.join(name))
                 .map_err(|error| error.hint("run `make lab-bench`, which builds it"))?;
         }
-        base(&suite.target, &target.join("bench"))?;
+        state(&suite.target, "base", &BASE, &target.join("bench"))?;
     }
     write(&tree.join("inside.sh"), INSIDE)?;
     write(&tree.join("settings"), &words(settings, batch))?;
@@ -111,16 +120,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The image and kernel that every world starts with, pulled by an earlier run of the suite.
-fn base(target: &Path, to: &Path) -> Result<()> {
-    let from = target.join("tmp/base/state/banger");
+/// What worlds start with, pulled or made by an earlier run of the suite.
+fn state(target: &Path, world: &str, dirs: &[&str], to: &Path) -> Result<()> {
+    let from = target.join("tmp").join(world).join("state/banger");
     let to = to.join("state/banger");
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&to)
         .at("create", &to)?;
-    for dir in ["images", "kernels", "templates"] {
+    for dir in dirs {
         let dir = from.join(dir);
         run(Command::new("cp")
             .args(["--archive", "--sparse=always", "--reflink=auto"])

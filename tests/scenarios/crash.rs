@@ -21,48 +21,56 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "the daemon aborts at any step of `start`, and no VM is left half-made",
         |w| aborts(w, &START),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-stop",
         "the daemon aborts at any step of `stop`, and no VM is left half-made",
         |w| aborts(w, &STOP),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-restart",
         "the daemon aborts at any step of `restart`, and no VM is left half-made",
         |w| aborts(w, &RESTART),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-kill",
         "the daemon aborts at any step of `kill`, and no VM is left half-made",
         |w| aborts(w, &KILL),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-set",
         "the daemon aborts at any step of `set`, and no VM is left half-made",
         |w| aborts(w, &SET),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-delete",
         "the daemon aborts at any step of `delete`, and no VM is left half-made",
         |w| aborts(w, &DELETE),
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-steps-fail",
         "a step that fails is undone",
         steps_fail,
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
     pure(
         "crash-hung-steps",
         "a step that hangs blocks nobody else",
         hung_steps,
     )
+    .with_plain_guests()
     .needs(&[Need::QuickBoots]),
 ];
 

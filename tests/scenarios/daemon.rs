@@ -20,17 +20,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "daemon-killed-sessions-close",
         "sessions that end without a daemon lose nothing",
         killed_while_sessions_close,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "daemon-killed-during-create",
         "a create without its daemon leaves a whole VM or none",
         killed_during_create,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "daemon-killed-during-rm-run",
         "a `--rm` machine goes although the daemon was killed",
         killed_during_rm_run,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "daemon-second-is-refused",
         "a state directory has one daemon",

@@ -15,7 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "faults-neighbours-are-undisturbed",
         "VMs beside one that dies notice nothing",
         neighbours,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "faults-agent-killed",
         "an agent that is killed ends its VM",
@@ -25,27 +26,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "faults-client-vanishes",
         "clients killed at random moments leave nothing half-done",
         client_vanishes,
-    ),
+    )
+    .with_plain_guests(),
     global(
         "faults-nothing-grows",
         "a daemon that has seen many VMs is as small as before",
         nothing_grows,
-    ),
+    )
+    .with_plain_guests(),
     global(
         "many-creates-at-once",
         "twenty creates at once all succeed",
         many_creates,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "many-names-race",
         "one name has one winner, round after round",
         name_races,
-    ),
+    )
+    .with_plain_guests(),
     global(
         "many-cycles-in-parallel",
         "sixteen whole lives side by side",
         cycles,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 /// Numbers that are the same in every run.

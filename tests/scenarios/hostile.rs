@@ -16,32 +16,38 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "hostile-broken-frames",
         "a guest that lies about lengths is refused",
         broken_frames,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "hostile-names-and-text",
         "no name of a guest reaches a terminal or leaves its directory",
         names_and_text,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "hostile-endings",
         "a guest that ends early is an error",
         endings,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "hostile-floods",
         "a flood of output takes bounded memory",
         floods,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "hostile-console-flood",
         "the console log is bounded",
         console_flood,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "hostile-silence",
         "a guest that falls silent is given up",
         silence,
-    ),
+    )
+    .with_plain_guests(),
     pure("protocol-1-agent", "an older agent still works", protocol_1),
 ];
 

@@ -23,7 +23,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "start-gives-a-new-boot-id",
         "a start is a new boot, and starting twice is one",
         new_boot_id,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "verbs-look-up-names",
         "a VM is found by name, prefix and id",
@@ -48,7 +49,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "vmm-killed",
         "a VMM that is killed is noticed at once",
         vmm_killed,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "vm-programs-killed",
         "a program beside the VMM that is killed is noticed at once",

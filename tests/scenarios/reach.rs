@@ -18,12 +18,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "reach-cp-trees",
         "trees keep their modes, times and links",
         cp_trees,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "reach-cp-refusals",
         "a copy that cannot be is refused with its reason",
         cp_refusals,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "forward",
         "a port of the host leads into the guest",

@@ -15,7 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "review-view-and-keep",
         "changes are shown, and kept by default",
         keep,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "review-applied",
         "changes are applied all or not at all",
@@ -25,22 +26,26 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "review-apply-refused",
         "changes that do not fit are kept",
         refused,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "review-discard",
         "changes are thrown away when that is asked for",
         discard,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "review-answered-ahead",
         "the answer can be given with the command",
         ahead,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "review-nobody-answers",
         "without an answer the changes are kept, and nothing is lost",
         nobody,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 const QUESTION: &str = "[d]iscard? [k] ";

@@ -17,22 +17,26 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "signals-rm-on-every-way-out",
         "`--rm` holds on Ctrl-C, SIGTERM and SIGHUP",
         rm_on_signals,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "signals-rm-on-sigkill",
         "`--rm` holds when the client is killed",
         rm_on_sigkill,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "signals-rm-on-closed-terminal",
         "`--rm` holds when the terminal closes",
         rm_on_closed_terminal,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "signals-rm-on-closed-pipe",
         "`--rm` holds when nobody reads the output",
         rm_on_closed_pipe,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "signals-ctrl-c-during-boot",
         "Ctrl-C during the boot ends it",

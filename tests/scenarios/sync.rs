@@ -19,12 +19,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "sync-trouble-is-a-warning",
         "what cannot be copied is a warning with its reason",
         trouble,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "sync-git-identity",
         "git in the guest knows the user",
         git_identity,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "sync-env-file",
         "variables from a file, as docker reads it",
@@ -39,7 +41,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "sync-tools-bootstrap",
         "a repository's tools are installed before the command",
         bootstrap,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 fn home(w: &World, path: &str) -> PathBuf {

@@ -23,27 +23,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "teardown-saves-what-is-stopped",
         "so it is when the VM is stopped",
         stopped,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "teardown-saves-on-every-way-out",
         "so it is by `--rm`, on every way out",
         ways_out,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "teardown-keeps-what-cannot-be-saved",
         "what cannot be saved is not deleted",
         cannot_be_saved,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "teardown-outlives-the-daemon",
         "a daemon that dies while it saves loses nothing",
         daemon_killed,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "teardown-is-not-delayed-by-a-copy",
         "a delete does not wait for a copy",
         long_copy,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 /// Changes, makes and deletes a file each.

@@ -17,18 +17,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "kill-signal",
         "kill ends a VM with any of the signals it takes",
         kill,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "set-vcpu",
         "set changes processors, memory, disk and network of a stopped VM",
         set,
-    ),
+    )
+    .with_plain_guests(),
     pure("prune", "prune deletes stopped VMs and no other", prune),
     pure(
         "several-names",
         "verbs take several names, and one mistake stops none of the others",
         several,
-    ),
+    )
+    .with_plain_guests(),
     pure("logs", "logs of VMs and of the daemon, from the end", logs),
     pure(
         "ports",

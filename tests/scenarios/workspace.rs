@@ -10,12 +10,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "workspace-include-untracked",
         "files git does not know come along when asked, ignored ones never",
         untracked,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "workspace-full-copy",
         "a full copy has the whole history, and one without files none of them",
         modes,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "workspace-restart",
         "a workspace and its edits outlive a restart",
@@ -36,12 +38,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "an export applied to a clean checkout gives the guest's tree",
         round_trip,
     )
+    .with_plain_guests()
     .also(&["workspace-export-base-commit"]),
     pure(
         "vm-exec-drift",
         "exec says when the repository has moved on, and copies it again",
         drift,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "workspace-refusals",
         "what cannot be copied is refused before anything is made",

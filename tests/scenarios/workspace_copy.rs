@@ -12,17 +12,19 @@ use banger_tests::scenario::{Scenario, pure};
 use banger_tests::seconds;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    pure("copy-takes-turns", "copies into one VM take turns", turns),
+    pure("copy-takes-turns", "copies into one VM take turns", turns).with_plain_guests(),
     pure(
         "copy-disk-full",
         "a copy that does not fit leaves the old one",
         disk_full,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "copy-given-up",
         "a copy that is given up leaves the old one",
         given_up,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 /// More than a socket and its buffers hold, in bytes.

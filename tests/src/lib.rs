@@ -9,6 +9,7 @@ mod documents;
 pub mod files;
 pub mod oracle;
 pub mod pace;
+pub mod plain;
 pub mod process;
 pub mod proxy;
 pub mod pty;

@@ -129,6 +129,15 @@ impl Scenario {
         }
     }
 
+    /// The same with guests without an init system, which are up and down in no time: for what
+    /// is not about one.
+    pub const fn with_plain_guests(self) -> Scenario {
+        Scenario {
+            ground: World::plain,
+            ..self
+        }
+    }
+
     /// Whether it is meant by this name, in which `_` is as good as `-`.
     pub fn is_called(&self, name: &str) -> bool {
         let name = name.replace('_', "-");

@@ -10,14 +10,20 @@ use std::process::Command;
 use rustix::process::Pid;
 
 use crate::process::{Finished, Running};
-use crate::{oracle, pace};
+use crate::{oracle, pace, plain};
+
+/// The world that the others start from.
+pub(crate) const BASE: &str = "base";
 
 /// How long a guest may take to boot on a common machine, in seconds.
 const BOOT_S: u32 = 120;
 
+/// Where a state directory has its images.
+const IMAGES: &str = "images";
+
 /// What worlds take over from the base: immutable content, and whether KVM boots it.
 const SHARED: [&str; 5] = [
-    "images",
+    IMAGES,
     "kernels",
     "templates",
     "kvm-probe.json",
@@ -33,6 +39,8 @@ pub struct Base {
     pub build: PathBuf,
     /// A state directory that holds the default image and kernel.
     pub artifacts: PathBuf,
+    /// A state directory that holds the image without an init system.
+    pub plain: PathBuf,
     /// The VMM of every VM, or the one banger takes by itself.
     pub vmm: Option<String>,
 }
@@ -69,11 +77,13 @@ impl Base {
                 path.display()
             );
         }
-        let artifacts = ground.join("base/state/banger");
+        let state_of = |world: &str| ground.join(world).join("state/banger");
+        let (artifacts, plain) = (state_of(BASE), state_of(plain::WORLD));
         Base {
             ground,
             build,
             artifacts,
+            plain,
             vmm: None,
         }
     }
@@ -85,6 +95,8 @@ pub struct World {
     root: PathBuf,
     runtime: PathBuf,
     base: Base,
+    /// The image of VMs that ask for none, or the one banger takes by itself.
+    image: Option<&'static str>,
 }
 
 impl World {
@@ -133,6 +145,7 @@ impl World {
             root,
             runtime,
             base: base.clone(),
+            image: None,
         };
         for (from, to) in [
             ("debug/banger", "bin/banger"),
@@ -148,6 +161,19 @@ impl World {
 
     /// A world in which the default image and kernel have been pulled already.
     pub fn new(base: &Base, name: &str) -> World {
+        World::stocked(base, name, &base.artifacts)
+    }
+
+    /// A world whose only image, and default, is the one without an init system.
+    pub fn plain(base: &Base, name: &str) -> World {
+        let mut world = World::stocked(base, name, &base.plain);
+        world.image = Some(plain::IMAGE);
+        world.configure("");
+        world
+    }
+
+    /// A world with what the base has, and the images of this state directory.
+    fn stocked(base: &Base, name: &str, images: &Path) -> World {
         let world = World::empty(base, name);
         // Immutable content only: each world has its own database, lock and keys.
         let state = world.state();
@@ -155,7 +181,10 @@ impl World {
             .mode(0o700)
             .create(&state)
             .expect("make a state directory");
-        let shared = SHARED.map(|name| base.artifacts.join(name));
+        let shared = SHARED.map(|name| match name {
+            IMAGES => images.join(name),
+            _ => base.artifacts.join(name),
+        });
         let status = Command::new("cp")
             .args(["--archive", "--link"])
             .args(shared.iter().filter(|path| path.exists()))
@@ -227,7 +256,7 @@ impl World {
 
     /// Writes the configuration file, completed for this run of the suite.
     pub fn configure(&self, toml: &str) {
-        let toml = completed(toml, self.base.vmm.as_deref(), pace::factor());
+        let toml = completed(toml, self.base.vmm.as_deref(), self.image, pace::factor());
         let dir = self.root.join("config/banger");
         fs::create_dir_all(&dir).expect("make the configuration directory");
         fs::write(dir.join("config.toml"), toml).expect("write the configuration");
@@ -391,9 +420,14 @@ impl Drop for World {
     }
 }
 
-/// A configuration with the VMM and the patience of this run of the suite, unless it has its own.
-fn completed(toml: &str, vmm: Option<&str>, slower: u32) -> String {
+/// A configuration with the VMM and the patience of this run of the suite, and the image of its
+/// world, unless it has its own.
+fn completed(toml: &str, vmm: Option<&str>, image: Option<&str>, slower: u32) -> String {
     const SECTION: &str = "[vm_defaults]\n";
+    let toml = match image.filter(|_| !toml.contains("default_image = ")) {
+        Some(image) => format!("default_image = \"{image}\"\n{toml}"),
+        None => toml.to_owned(),
+    };
     let mut lines = String::new();
     if let Some(vmm) = vmm.filter(|_| !toml.contains("vmm = ")) {
         lines += &format!("vmm = \"{vmm}\"\n");
@@ -402,7 +436,7 @@ fn completed(toml: &str, vmm: Option<&str>, slower: u32) -> String {
         lines += &format!("boot_timeout = {}\n", BOOT_S * slower);
     }
     if lines.is_empty() {
-        return toml.to_owned();
+        return toml;
     }
     match toml.split_once(SECTION) {
         Some((before, after)) => format!("{before}{SECTION}{lines}{after}"),
@@ -424,20 +458,21 @@ mod tests {
 
     #[test]
     fn a_configuration_gets_what_the_run_asks_for() {
-        assert_eq!(completed("a = 1\n", None, 1), "a = 1\n");
+        assert_eq!(completed("a = 1\n", None, None, 1), "a = 1\n");
         assert_eq!(
-            completed("", Some("qemu-kvm"), 1),
-            "\n[vm_defaults]\nvmm = \"qemu-kvm\"\n"
+            completed("", Some("qemu-kvm"), Some("small"), 1),
+            "default_image = \"small\"\n\n[vm_defaults]\nvmm = \"qemu-kvm\"\n"
         );
         assert_eq!(
             completed(
                 "a = 1\n[vm_defaults]\nvcpu = 2\n[x]\n",
                 Some("firecracker"),
+                None,
                 2
             ),
             "a = 1\n[vm_defaults]\nvmm = \"firecracker\"\nboot_timeout = 240\nvcpu = 2\n[x]\n"
         );
-        let own = "[vm_defaults]\nvmm = \"qemu-tcg\"\nboot_timeout = 9\n";
-        assert_eq!(completed(own, Some("qemu-kvm"), 6), own);
+        let own = "default_image = \"own\"\n[vm_defaults]\nvmm = \"qemu-tcg\"\nboot_timeout = 9\n";
+        assert_eq!(completed(own, Some("qemu-kvm"), Some("small"), 6), own);
     }
 }

@@ -8,6 +8,7 @@ mod child;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread;
@@ -19,7 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::oracle::Snapshot;
 use crate::scenario::{Place, Scenario};
-use crate::{Base, World, pace};
+use crate::world::BASE;
+use crate::{Base, World, pace, plain};
 
 use arguments::Arguments;
 use queue::{Next, Queue};
@@ -28,8 +30,6 @@ use queue::{Next, Queue};
 const USAGE: u8 = 2;
 /// Nothing ran: automake's code for a test that was skipped.
 const SKIPPED: u8 = 77;
-/// The world that the others start from.
-const BASE: &str = "base";
 
 /// How a scenario ended.
 enum Ending {
@@ -272,7 +272,8 @@ fn end_all_on_signals(shared: Arc<Shared>, base: Base) {
 /// Pulls the default image and kernel once, as a user's first command would.
 fn pull_base(base: &Base) {
     let keep = std::env::var_os("BANGER_TEST_BASE").is_some_and(|value| value == "keep");
-    let world = if keep && base.artifacts.join("images").exists() {
+    let kept = |state: &Path| keep && state.join("images").exists();
+    let world = if kept(&base.artifacts) {
         println!("BANGER_TEST_BASE=keep: using the image and kernel of an earlier run");
         World::again(base, BASE)
     } else {
@@ -285,6 +286,13 @@ fn pull_base(base: &Base) {
     print!("{}", done.err());
     world.banger(["daemon", "stop"]).ok();
     world.keep();
+    if !kept(&base.plain) {
+        println!("making the image without an init system");
+        let world = World::new(base, plain::WORLD);
+        plain::make(&world);
+        world.banger(["daemon", "stop"]).ok();
+        world.keep();
+    }
 }
 
 #[cfg(test)]
