@@ -19,17 +19,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "boot-guest-hangs",
         "a guest that hangs is given up in time",
         hangs,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "boot-agent-never-reports",
         "an agent that says nothing is given up in time",
         silent,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "boot-agent-sends-garbage",
         "an agent that sends garbage is refused",
         garbage,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "boot-agent-reports-failure",
         "what the agent could not do is in the error",
@@ -40,6 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "a kernel that has booted with KVM proves it for the starts to come",
         proven_once,
     )
+    .with_plain_guests()
     .needs(&[Need::Kvm]),
 ];
 

@@ -28,7 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         client_vanishes,
     )
     .with_plain_guests(),
-    global(
+    pure(
         "faults-nothing-grows",
         "a daemon that has seen many VMs is as small as before",
         nothing_grows,

@@ -48,7 +48,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         silence,
     )
     .with_plain_guests(),
-    pure("protocol-1-agent", "an older agent still works", protocol_1),
+    pure("protocol-1-agent", "an older agent still works", protocol_1).with_plain_guests(),
 ];
 
 /// Boots `bad` with an agent that misbehaves in this way.

@@ -13,8 +13,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "a command runs in a fresh VM, and its output arrives",
         bare_run,
     ),
-    pure("exit-code", "the exit code is the command's own", exit_code),
-    pure("argv-exact", "arguments arrive byte for byte", argv_exact),
+    pure("exit-code", "the exit code is the command's own", exit_code).with_plain_guests(),
+    pure("argv-exact", "arguments arrive byte for byte", argv_exact).with_plain_guests(),
     pure(
         "run-env-user-workdir",
         "variables, user and directory are as asked",

@@ -12,23 +12,27 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "stdio-binary",
         "input and output are byte-exact, megabytes of them",
         binary,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "stdio-is-separate",
         "output and errors stay apart",
         separate,
-    ),
-    pure("stdio-ends", "the end of input reaches the command", ends),
+    )
+    .with_plain_guests(),
+    pure("stdio-ends", "the end of input reaches the command", ends).with_plain_guests(),
     pure(
         "stdio-closed-pipe",
         "a reader that goes away ends the command",
         closed_pipe,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "stdio-many-at-once",
         "many sessions at once do not mix",
         many_at_once,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 /// Bytes that look random and are the same in every run (a 64-bit linear congruence).

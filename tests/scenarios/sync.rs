@@ -31,7 +31,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "sync-env-file",
         "variables from a file, as docker reads it",
         env_file,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "bootstrap-precondition",
         "a repository's tools without a network are refused before anything is made",

@@ -18,13 +18,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "teardown-saves-work",
         "work that was not exported is saved before its VM is deleted",
         running,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "teardown-saves-what-is-stopped",
         "so it is when the VM is stopped",
         stopped,
-    )
-    .with_plain_guests(),
+    ),
     pure(
         "teardown-saves-on-every-way-out",
         "so it is by `--rm`, on every way out",

@@ -10,17 +10,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "tty",
         "a shell on a terminal, with its size and colours",
         shell,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "tty-job-control",
         "Ctrl-Z and Ctrl-C on a terminal",
         job_control,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "tty-restores-the-terminal",
         "the terminal is as before, however the session ends",
         restore,
-    ),
+    )
+    .with_plain_guests(),
 ];
 
 fn shell(w: &World) {
