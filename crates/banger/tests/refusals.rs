@@ -210,14 +210,9 @@ fn asking_about_the_daemon_does_not_start_it() {
 #[test]
 fn a_daemon_that_is_not_installed_is_named() {
     let place = Place::new();
-    // A copy that has no `bangerd` beside it. Made by another process: a file that a thread of
-    // this one had open for writing while another forks cannot be executed.
+    // A copy that has no `bangerd` beside it.
     let copy = place.path().join("banger");
-    let copied = std::process::Command::new("cp")
-        .args([env!("CARGO_BIN_EXE_banger").as_ref(), copy.as_os_str()])
-        .status()
-        .unwrap();
-    assert!(copied.success());
+    banger_testing::write_program(&copy, std::fs::read(env!("CARGO_BIN_EXE_banger")).unwrap());
     let output = std::process::Command::new(copy)
         .args(["vm", "list"])
         .env_clear()

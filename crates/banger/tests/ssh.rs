@@ -26,14 +26,8 @@ fn fake_ssh(place: &Place) -> String {
     let dir = place.path().join("bin");
     fs::create_dir(&dir).unwrap();
     let program = dir.join("ssh");
-    // Made by another process: see `a_daemon_that_is_not_installed_is_named`.
-    let made = std::process::Command::new("sh")
-        .arg("-c")
-        .arg("printf '#!/bin/sh\\nprintf \"%%s\\\\n\" \"$@\"\\nexit 7\\n' > \"$0\" && chmod 755 \"$0\"")
-        .arg(&program)
-        .status()
-        .unwrap();
-    assert!(made.success());
+    let prints = "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 7\n";
+    banger_testing::write_program(&program, prints);
     format!("{}:/usr/bin:/bin", dir.display())
 }
 

@@ -82,19 +82,6 @@ pub(crate) fn no_firecracker() -> FirecrackerFacts {
 }
 
 /// Writes an executable shell script.
-///
-/// Another process does the writing: a test that forks at that moment would otherwise carry
-/// the open file into its child, and the script could not be executed ("text file busy").
 pub(crate) fn script(path: &Path, text: &str) {
-    let status = std::process::Command::new("/bin/sh")
-        .args([
-            "-c",
-            "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"",
-            "sh",
-        ])
-        .arg(path)
-        .arg(text)
-        .status()
-        .unwrap();
-    assert!(status.success());
+    banger_testing::write_program(path, format!("#!/bin/sh\n{text}\n"));
 }

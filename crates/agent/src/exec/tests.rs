@@ -188,8 +188,7 @@ agent_tests! {
         assert_eq!(agent.run(argv(&["/etc/passwd"])).await.refused().0, 126);
         assert_eq!(agent.run(argv(&["/etc"])).await.refused().0, 126);
         let script = agent.directory.path().join("script");
-        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&script, "#!/no/such/interpreter\n");
         let refused = agent.run(argv(&[script.to_str().unwrap()])).await;
         assert_eq!(refused.refused().0, 126);
         let nowhere = Exec { workdir: Some("/no/such".into()), ..argv(&["true"]) };
@@ -204,8 +203,7 @@ agent_tests! {
 
     a_script_without_interpreter_is_the_shells(agent) {
         let script = agent.directory.path().join("script");
-        std::fs::write(&script, "echo \"$0 $1\"\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&script, "echo \"$0 $1\"\n");
         let path = script.to_str().unwrap();
         assert_eq!(agent.run(argv(&[path, "x"])).await.text(), format!("{path} x\n"));
     }
@@ -253,8 +251,7 @@ agent_tests! {
         let program = agent.directory.path().join("foreign");
         let mut elf = std::fs::read("/bin/true").unwrap();
         elf[18] = 183;
-        std::fs::write(&program, elf).unwrap();
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&program, elf);
         let done = agent.run(argv(&[program.to_str().unwrap()])).await;
         let (code, message) = done.refused();
         assert_eq!(code, 126);
@@ -264,8 +261,7 @@ agent_tests! {
     a_program_in_the_path_that_lacks_its_loader_is_not_missing(agent) {
         let directory = agent.directory.path();
         let script = directory.join("lost");
-        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&script, "#!/no/such/interpreter\n");
         let mut exec = argv(&["lost"]);
         exec.env = vec![("PATH".into(), directory.as_os_str().to_owned().into())];
         assert_eq!(agent.run(exec).await.refused().0, 126);

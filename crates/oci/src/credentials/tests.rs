@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -28,8 +27,7 @@ impl Home {
 
     fn helper(self, name: &str, script: &str) -> Self {
         let path = self.0.path().join(format!("docker-credential-{name}"));
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&path, format!("#!/bin/sh\n{script}\n"));
         self
     }
 

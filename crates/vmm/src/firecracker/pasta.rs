@@ -207,9 +207,7 @@ mod tests {
     fn one_that_does_not_get_ready_is_ended() {
         let scratch = crate::testing::Scratch::new();
         let program = scratch.path().join("pasta");
-        std::fs::write(&program, "#!/bin/sh\nkill -STOP $$\n").unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&program, mode).unwrap();
+        crate::testing::script(&program, "kill -STOP $$");
         let id = "00000000000a".parse().unwrap();
         let (unwanted, wanted) = Patience::while_wanted(Duration::from_secs(60)).unwrap();
         drop(wanted);

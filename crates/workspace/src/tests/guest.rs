@@ -1,7 +1,5 @@
 //! What was done in a guest comes out of it.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
 
 #[test]
@@ -339,11 +337,12 @@ fn a_git_that_is_too_old_is_none() {
     let pair = Pair::filled();
     pair.prepare(&Options::default());
     let programs = pair.at("programs");
-    put(
-        &programs.join("git"),
+    let git = programs.join("git");
+    fs::create_dir(&programs).unwrap();
+    banger_testing::write_program(
+        &git,
         b"#!/bin/sh\ncase $* in *diff-index*) exit 129 ;; esac\nPATH=${PATH#*:}\nexec git \"$@\"\n",
     );
-    fs::set_permissions(programs.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
     let status = export_with(&pair, &programs, &["sh"])
         .status
         .code()
@@ -352,7 +351,7 @@ fn a_git_that_is_too_old_is_none() {
     // Before 2.13 it says what it does not understand.
     let echoes = b"#!/bin/sh\ncase $* in *--absolute-git-dir*) ;; *) exit 128 ;; esac\n\
         printf '%s\\n' true --absolute-git-dir \"$PWD\" .git/index .git/objects\n";
-    put(&programs.join("git"), echoes);
+    banger_testing::write_program(&git, echoes);
     let status = export_with(&pair, &programs, &["sh"])
         .status
         .code()

@@ -74,8 +74,7 @@ impl Guest {
 
     fn program(&self, name: &str, rest: &str) {
         let file = self.path("bin").join(name);
-        fs::write(&file, format!("{NOTES_CALLS}{rest}\n")).unwrap();
-        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        banger_testing::write_program(&file, format!("{NOTES_CALLS}{rest}\n"));
     }
 
     fn run(&self) -> Output {
