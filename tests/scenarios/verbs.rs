@@ -37,8 +37,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "ports",
         "what listens in a guest, and what it uses",
         stats_and_ports,
-    ),
-    pure("json-contract", "every command speaks JSON", json),
+    )
+    .with_plain_guests(),
+    pure("json-contract", "every command speaks JSON", json).with_plain_guests(),
 ];
 
 fn exec(w: &World, vm: &str, script: &str) -> String {

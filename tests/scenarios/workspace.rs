@@ -22,7 +22,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "workspace-restart",
         "a workspace and its edits outlive a restart",
         restart,
-    ),
+    )
+    .with_plain_guests(),
     pure(
         "workspace-run",
         "a repository is in the guest before the command",
