@@ -21,8 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "review-applied",
         "changes are applied all or not at all",
         apply,
-    )
-    .with_plain_guests(),
+    ),
     pure(
         "review-apply-refused",
         "changes that do not fit are kept",

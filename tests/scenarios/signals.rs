@@ -12,8 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "signals-reach-the-command",
         "signals are passed to the command",
         forwarded,
-    )
-    .with_plain_guests(),
+    ),
     pure(
         "signals-rm-on-every-way-out",
         "`--rm` holds on Ctrl-C, SIGTERM and SIGHUP",

@@ -12,8 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "stdio-binary",
         "input and output are byte-exact, megabytes of them",
         binary,
-    )
-    .with_plain_guests(),
+    ),
     pure(
         "stdio-is-separate",
         "output and errors stay apart",

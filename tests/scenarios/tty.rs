@@ -10,8 +10,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "tty",
         "a shell on a terminal, with its size and colours",
         shell,
-    )
-    .with_plain_guests(),
+    ),
     pure(
         "tty-job-control",
         "Ctrl-Z and Ctrl-C on a terminal",

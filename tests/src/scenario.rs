@@ -130,7 +130,8 @@ impl Scenario {
     }
 
     /// The same with guests without an init system, which are up and down in no time: for what
-    /// is not about one.
+    /// is not about one. The agent is process 1 there, and a child of the init system elsewhere,
+    /// so each kind of session has a scenario with the default image, too.
     pub const fn with_plain_guests(self) -> Scenario {
         Scenario {
             ground: World::plain,

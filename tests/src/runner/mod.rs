@@ -8,7 +8,6 @@ mod child;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread;
@@ -272,8 +271,8 @@ fn end_all_on_signals(shared: Arc<Shared>, base: Base) {
 /// Pulls the default image and kernel once, as a user's first command would.
 fn pull_base(base: &Base) {
     let keep = std::env::var_os("BANGER_TEST_BASE").is_some_and(|value| value == "keep");
-    let kept = |state: &Path| keep && state.join("images").exists();
-    let world = if kept(&base.artifacts) {
+    let again = keep && base.artifacts.join("images").exists();
+    let world = if again {
         println!("BANGER_TEST_BASE=keep: using the image and kernel of an earlier run");
         World::again(base, BASE)
     } else {
@@ -286,7 +285,8 @@ fn pull_base(base: &Base) {
     print!("{}", done.err());
     world.banger(["daemon", "stop"]).ok();
     world.keep();
-    if !kept(&base.plain) {
+    // Made of the other one, and so kept only with it; its name is the last thing it gets.
+    if !(again && base.plain.join("images/names").join(plain::IMAGE).exists()) {
         println!("making the image without an init system");
         let world = World::new(base, plain::WORLD);
         plain::make(&world);
