@@ -32,6 +32,12 @@ say "up $(cut -d ' ' -f 1 /proc/uptime) kvm $(stat -c '%U:%G %a' /dev/kvm 2>&1)"
 chown -R "$LAB_WHO:" /lab/target
 set -- /lab/scenarios --vmm "$LAB_VMM" --scenario "$LAB_SCENARIOS" --jobs 1 \
     --ground /lab/target/tmp --offline
+if [ -d /lab/archive ]; then
+    # To apt it is the archive itself, by its names and signatures.
+    sed 's/^/127.0.0.1 /' /lab/archive/hosts >> /etc/hosts
+    busybox httpd -p 127.0.0.1:80 -h /lab/archive
+    set -- "$@" --archive
+fi
 if [ "$LAB_SCENARIOS" = bench ]; then
     set -- env BANGER_BENCH_VMM="$LAB_VMM" BANGER_BENCH_ONLY=boots BANGER_BENCH_N="$LAB_BENCH" \
         HOME=/lab/target /lab/target/release/banger-bench

@@ -52,6 +52,7 @@ pub(crate) fn pack(
     settings: &Settings,
     suite: &Suite,
     batch: &Batch,
+    archive: Option<&Path>,
     scratch: &Path,
 ) -> Result<Disks> {
     let tree = scratch.join("lab");
@@ -79,6 +80,12 @@ pub(crate) fn pack(
                 .map_err(|error| error.hint("run `make lab-bench`, which builds it"))?;
         }
         state(&suite.target, "base", &BASE, &target.join("bench"))?;
+    }
+    if let Some(archive) = archive {
+        run(Command::new("cp")
+            .args(["--recursive", "--link"])
+            .arg(archive)
+            .arg(tree.join("archive")))?;
     }
     write(&tree.join("inside.sh"), INSIDE)?;
     write(&tree.join("settings"), &words(settings, batch))?;

@@ -13,6 +13,7 @@
 //! starts from the same disk every time, and runs scenarios on one VMM as one user. Two run side
 //! by side, each with one processor: see [`machine`] for why.
 
+mod archive;
 mod carry;
 mod emulator;
 mod machine;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use banger_model::{Code, Error, IoContext, Result};
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -72,8 +74,9 @@ async fn lab() -> Result<bool> {
     let cancel = cancelled_by_signals()?;
     let batches = plan::make(&settings)?;
     let suite = Suite::build()?;
+    let mut need_archive = false;
     for batch in batches.iter().filter(|batch| !batch.is_bench()) {
-        suite.check(&batch.scenarios.join(","))?;
+        need_archive |= suite.need_archive(&batch.scenarios.join(","))?;
     }
     let logs = suite.target.join("lab");
     if logs.exists() {
@@ -87,12 +90,21 @@ async fn lab() -> Result<bool> {
         );
     }
     let outer = outer::ensure(&settings.cache, &cancel).await?;
+    let archive = match need_archive {
+        true => {
+            let directory = scratch(&suite)?;
+            archive::copy(directory.path(), &cancel).await?;
+            Some(directory)
+        }
+        false => None,
+    };
     let jobs = Semaphore::new(settings.jobs);
     let lab = Lab {
         deadline: Instant::now() + settings.limit,
         settings,
         suite,
         outer,
+        archive,
         logs,
         jobs,
         cancel,
@@ -117,6 +129,8 @@ struct Lab {
     settings: Settings,
     suite: Suite,
     outer: Outer,
+    /// Packages, when a scenario needs an archive.
+    archive: Option<TempDir>,
     logs: PathBuf,
     /// A place for each machine that may run.
     jobs: Semaphore,
@@ -164,13 +178,11 @@ impl Lab {
 
     async fn run_into(&self, batch: &Batch, results: &mut Results) -> Result<()> {
         let name = batch.name();
-        let scratch = tempfile::Builder::new()
-            .prefix("banger-lab-")
-            .tempdir_in(&self.suite.target)
-            .at("make a directory in", &self.suite.target)?;
+        let scratch = scratch(&self.suite)?;
         let logs = self.logs.join(&name);
         fs::create_dir_all(&logs).at("create", &logs)?;
-        let disks = carry::pack(&self.settings, &self.suite, batch, scratch.path())?;
+        let archive = self.archive.as_ref().map(TempDir::path);
+        let disks = carry::pack(&self.settings, &self.suite, batch, archive, scratch.path())?;
         let run = Run {
             outer: &self.outer,
             disks: &disks,
@@ -187,6 +199,14 @@ impl Lab {
         unpack(&disks.results, &logs);
         ended
     }
+}
+
+/// A directory that goes with what is made in it.
+fn scratch(suite: &Suite) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("banger-lab-")
+        .tempdir_in(&suite.target)
+        .at("make a directory in", &suite.target)
 }
 
 /// The logs are worth having however the run ended, and never a reason for it to fail.

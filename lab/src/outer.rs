@@ -152,8 +152,8 @@ fn remove_others(cache: &Path, keep: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The stages of the build, one a line.
-struct Words;
+/// The stages of a build, one a line.
+pub(crate) struct Words;
 
 impl Progress for Words {
     fn stage(&self, _name: &str, message: &str) {

@@ -35,16 +35,17 @@ impl Suite {
         Ok(suite)
     }
 
-    /// The names of the scenarios among `names` that there are.
+    /// Whether one of these scenarios needs a package archive.
     ///
     /// # Errors
     /// `invalid_argument` when one is unknown; the suite has said which.
-    pub(crate) fn check(&self, names: &str) -> Result<()> {
+    pub(crate) fn need_archive(&self, names: &str) -> Result<bool> {
         let mut list = Command::new(&self.program);
         list.args(["--list", "--scenario", names]);
-        output(&mut list).map(drop).map_err(|error| {
+        let listed = output(&mut list).map_err(|error| {
             Error::new(Code::InvalidArgument, "the scenarios cannot be run").because(error)
-        })
+        })?;
+        Ok(listed.contains("needs a package archive"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a scenario is: a name, what it shows, what it may run beside, and what it does.
 
+use std::fmt;
 use std::path::Path;
 
 use crate::{Base, World};
@@ -75,6 +76,8 @@ pub struct Place {
     pub vmm: Option<String>,
     /// Nothing beyond this machine can be reached.
     pub offline: bool,
+    /// But a package archive can.
+    pub archive: bool,
     /// Times are longer by this.
     pub slower: u32,
     /// The scenarios that were asked for by name.
@@ -164,8 +167,7 @@ impl Need {
                     "this place is {slower} times slower: it runs when it is asked for by its name"
                 )
             }),
-            Need::PackageArchive => place
-                .offline
+            Need::PackageArchive => (place.offline && !place.archive)
                 .then(|| "no package archive can be reached".to_owned()),
             Need::Qemu => {
                 (place.vmm.as_deref() == Some("firecracker")).then(|| "it is about QEMU".to_owned())
@@ -186,6 +188,22 @@ impl Need {
                     .any(|dir| Path::new(dir).join(name).exists());
                 (place.offline && !found).then(|| format!("`{name}` is not installed"))
             }
+        }
+    }
+}
+
+/// As it is listed. The lab looks for the first.
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Need::PackageArchive => f.write_str("a package archive"),
+            Need::Qemu => f.write_str("QEMU"),
+            Need::Root => f.write_str("root"),
+            Need::Kvm => f.write_str("KVM"),
+            Need::NoVirtualisation => f.write_str("a processor without virtualisation"),
+            Need::QuickBoots => f.write_str("quick boots"),
+            Need::ToBeNamed => f.write_str("to be named"),
+            Need::Program(name) => write!(f, "`{name}`"),
         }
     }
 }
@@ -212,6 +230,11 @@ mod tests {
         }
         assert_eq!(Need::QuickBoots.unmet(&lab, true), None);
         assert!(Need::PackageArchive.unmet(&lab, true).is_some());
+        let stocked = Place {
+            archive: true,
+            ..lab.clone()
+        };
+        assert_eq!(Need::PackageArchive.unmet(&stocked, false), None);
         assert_eq!(Need::Kvm.unmet(&lab, false), None);
         assert!(Need::Kvm.unmet(&here, false).is_some());
         assert_eq!(Need::Program("sh").unmet(&lab, false), None);

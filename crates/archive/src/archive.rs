@@ -34,6 +34,8 @@ pub enum Variant {
     /// They and all they depend on are unpacked, and none of their scripts is run: the tree
     /// has the files of programs.
     Unpacked,
+    /// Nothing: the tree has the lists of packages, and what `prepare` makes of them with apt.
+    Listed,
 }
 
 /// A system to bootstrap.
@@ -51,7 +53,8 @@ pub struct Bootstrap<'a> {
     pub tree_size: ByteSize,
     /// A directory for temporary files on the same file system.
     pub scratch: &'a Path,
-    /// A script for `sh -eu`, run when all packages are installed, with the tree as `$1`.
+    /// A script for `sh -eu`, run when all packages are installed, with the tree as `$1`; not
+    /// when they are unpacked only.
     pub prepare: &'a str,
     /// A script for `sh -eu`, run when the tree is complete, to make something of it. A line
     /// that begins with `I: making the disk` begins a stage.
@@ -107,6 +110,7 @@ impl Archive {
                 match system.variant {
                     Variant::Installed => "--variant=apt",
                     Variant::Unpacked => "--variant=extract",
+                    Variant::Listed => "--variant=custom",
                 },
                 "--format=directory",
                 "--verbose",
@@ -114,15 +118,16 @@ impl Archive {
             // The finished image is synced as a whole; syncing every file of a tree that a
             // crash throws away anyway takes several times as long on a busy disk.
             .arg("--dpkgopt=force-unsafe-io")
-            .arg(format!("--include={}", system.packages.join(",")))
             .arg("--customize-hook=sh -euc \"$BANGER_PREPARE\" prepare \"$1\"")
             .env("BANGER_PREPARE", system.prepare)
             .env("BANGER_FINISH", system.finish)
             .env("BANGER_TREE", system.tree)
             .env("BANGER_MEMORY", memory_for(system.tree_size))
-            .envs(system.variables.iter().copied())
-            .arg(system.suite)
-            .arg(system.tree);
+            .envs(system.variables.iter().copied());
+        if !system.packages.is_empty() {
+            command.arg(format!("--include={}", system.packages.join(",")));
+        }
+        command.arg(system.suite).arg(system.tree);
         self.run(command, work, system.scratch, on_line)
     }
 

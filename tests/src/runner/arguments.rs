@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Nothing beyond this machine can be reached.
     #[arg(long)]
     pub(super) offline: bool,
+    /// But a package archive can.
+    #[arg(long, requires = "offline")]
+    pub(super) archive: bool,
     /// Where worlds are made, inside a build directory.
     #[arg(long, value_name = "DIR")]
     pub(super) ground: Option<PathBuf>,

@@ -18,7 +18,7 @@ use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::oracle::Snapshot;
-use crate::scenario::{Place, Scenario};
+use crate::scenario::{Need, Place, Scenario};
 use crate::world::BASE;
 use crate::{Base, World, pace, plain};
 
@@ -70,6 +70,7 @@ pub fn main(suite: &[Scenario], ground: &str) -> ExitCode {
     let place = Place {
         vmm: arguments.vmm.clone(),
         offline: arguments.offline,
+        archive: arguments.archive,
         slower: pace::factor(),
         named: arguments.scenario.clone(),
     };
@@ -97,8 +98,13 @@ fn twice(suite: &[Scenario]) -> Option<&'static str> {
 fn list(suite: &[Scenario]) {
     for scenario in suite {
         let names = [&[scenario.name], scenario.also].concat().join(", ");
+        let needs: Vec<String> = scenario.needs.iter().map(Need::to_string).collect();
+        let needs = match needs.is_empty() {
+            true => String::new(),
+            false => format!(" (needs {})", needs.join(", ")),
+        };
         println!(
-            "{names:<36} {:<12} {}",
+            "{names:<36} {:<12} {}{needs}",
             scenario.class.name(),
             scenario.about
         );
