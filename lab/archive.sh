@@ -2,6 +2,8 @@
 # has fetched and verified in the tree $1. Each line of $LAB_PACKAGES is a set of packages that are
 # installed together, for apt.
 #
+# The names of its hosts are added to $LAB_OUT/hosts.
+#
 # The copy is the archive's own, its signatures included, with most packages missing: a server
 # that answers for the archive's hosts can give it to any apt.
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
@@ -18,7 +20,8 @@ place() {
 
 # The indices, compressed as apt asks for them: under their hashes.
 # shellcheck disable=SC2016 # The variables are apt's.
-apt-get indextargets --format '$(BASE_URI) $(METAKEY) $(FILENAME)' > "$copy/targets"
+apt-get indextargets --format '$(BASE_URI) $(METAKEY) $(FILENAME)' 'Created-By: Packages' \
+    > "$copy/targets"
 while read -r base key file; do
     release=${file%_"$(echo "$key" | tr / _)"}_InRelease
     to=$(place "$base")
@@ -45,5 +48,5 @@ echo "$LAB_PACKAGES" | while read -r packages; do
         ln -f "$debs/$file" "$to"
     done < "$copy/uris"
 done
-sort -u -o "$copy/hosts" "$copy/hosts"
-rm "$copy/targets" "$copy/uris"
+sort -u "$copy/hosts" >> "$LAB_OUT/hosts"
+rm "$copy/hosts" "$copy/targets" "$copy/uris"

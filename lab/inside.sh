@@ -34,7 +34,7 @@ set -- /lab/scenarios --vmm "$LAB_VMM" --scenario "$LAB_SCENARIOS" --jobs 1 \
     --ground /lab/target/tmp --offline
 if [ -d /lab/archive ]; then
     # To apt it is the archive itself, by its names and signatures.
-    sed 's/^/127.0.0.1 /' /lab/archive/hosts >> /etc/hosts
+    sort -u /lab/archive/hosts | sed 's/^/127.0.0.1 /' >> /etc/hosts
     busybox httpd -p 127.0.0.1:80 -h /lab/archive
     set -- "$@" --archive
 fi

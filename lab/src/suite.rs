@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use banger_model::{Code, Error, Result};
 
+/// What the list says of a scenario that needs one.
+const ARCHIVE: &str = "a package archive";
+
 /// The suite and the build directory it is in.
 pub(crate) struct Suite {
     /// The program.
@@ -45,7 +48,7 @@ impl Suite {
         let listed = output(&mut list).map_err(|error| {
             Error::new(Code::InvalidArgument, "the scenarios cannot be run").because(error)
         })?;
-        Ok(listed.contains("needs a package archive"))
+        Ok(listed.contains(ARCHIVE))
     }
 }
 
@@ -92,6 +95,21 @@ mod tests {
             Some(PathBuf::from("/t/debug/deps/scenarios-1"))
         );
         assert_eq!(program_of("{}"), None);
+    }
+
+    #[test]
+    fn a_scenario_says_that_it_needs_an_archive() {
+        let scratch = tempfile::tempdir().unwrap();
+        let program = scratch.path().join("scenarios");
+        let list = "#!/bin/sh\necho 'one  pure    about'\n\
+            test \"$3\" != one,two || echo 'two  shared  about (needs root, a package archive)'\n";
+        banger_testing::write_program(&program, list);
+        let suite = Suite {
+            program,
+            target: scratch.path().to_owned(),
+        };
+        assert!(!suite.need_archive("one").unwrap());
+        assert!(suite.need_archive("one,two").unwrap());
     }
 
     #[test]

@@ -75,8 +75,9 @@ fn serve(client: TcpStream, budget: &AtomicI64) -> io::Result<()> {
         }
         (&client).write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     } else {
-        // A server accepts the absolute form of the target (RFC 9112, 3.2.2).
-        upstream.write_all(request.as_bytes())?;
+        // The form that is for servers (RFC 9112, 3.2.1): not all accept the absolute one.
+        let origin = request.replacen(&format!("http://{authority}"), "", 1);
+        upstream.write_all(origin.as_bytes())?;
     }
     let mut to_upstream = upstream.try_clone()?;
     thread::spawn(move || {

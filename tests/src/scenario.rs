@@ -192,7 +192,7 @@ impl Need {
     }
 }
 
-/// As it is listed. The lab looks for the first.
+/// As it is listed. The lab looks for the first in the list.
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -224,6 +224,7 @@ mod tests {
             slower: 6,
             ..Place::default()
         };
+        assert_eq!(Need::PackageArchive.to_string(), "a package archive");
         for need in [Need::PackageArchive, Need::Qemu, Need::QuickBoots] {
             assert_eq!(need.unmet(&here, false), None, "{need:?}");
             assert!(need.unmet(&lab, false).is_some(), "{need:?}");
