@@ -53,8 +53,43 @@ chroot . systemctl --quiet mask \
     systemd-remount-fs.service proc-sys-fs-binfmt_misc.automount \
     sys-kernel-debug.mount sys-kernel-tracing.mount \
     modprobe@configfs.service modprobe@dm_mod.service modprobe@drm.service \
-    modprobe@fuse.service modprobe@loop.service
+    modprobe@fuse.service modprobe@loop.service \
+    systemd-random-seed.service systemd-update-utmp-runlevel.service
 chroot . systemctl --quiet disable systemd-networkd.service systemd-networkd.socket
+
+# Units are made at every boot for what such a machine has not: encrypted disks, partitions, a console
+# to log in on, a kernel command line of its user's, updates while it is down.
+mkdir -p etc/systemd/system-generators
+for what in cryptsetup debug getty gpt-auto hibernate-resume integritysetup run system-update \
+    veritysetup; do
+    ln -s /dev/null "etc/systemd/system-generators/systemd-$what-generator"
+done
+
+# Services that have something to do when there is something: modules that somebody names, logs
+# that are kept.
+rm -f etc/modules-load.d/modules.conf
+mkdir -p etc/systemd/system/systemd-journal-flush.service.d
+cat > etc/systemd/system/systemd-journal-flush.service.d/50-banger.conf <<'EOF'
+[Unit]
+ConditionPathExists=/var/log/journal
+EOF
+
+# udev looks at what has a rule that matters here. The rest is half of all devices: terminals of a
+# screen that is not there, blocks of memory, work queues.
+mkdir -p etc/systemd/system/systemd-udev-trigger.service.d
+cat > etc/systemd/system/systemd-udev-trigger.service.d/50-banger.conf <<'EOF'
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=all --action=add --prioritized-subsystem=module,block,net,input \
+    --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=memory \
+    --subsystem-nomatch=workqueue --subsystem-nomatch=wakeup --subsystem-nomatch=event_source
+EOF
+
+# Who asks for these two starts them, through D-Bus' socket; most machines see nobody who does.
+mkdir -p etc/systemd/system/multi-user.target.wants
+for unit in dbus.service systemd-logind.service; do
+    ln -s /dev/null "etc/systemd/system/multi-user.target.wants/$unit"
+done
 
 # sshd is started by the first connection: the port is open early, and boots without ssh are
 # spared the time.
