@@ -90,10 +90,10 @@ mod tests {
 
     #[test]
     fn each_release_has_its_sets_and_one_the_images() {
-        let text = "# a remark\nbookworm a b\ntrixie c\nbookworm d\n";
+        let text = "# a remark\nbookworm one two\ntrixie three\nbookworm four\n";
         let sets = sets(text, "# a remark\n\nx\n# another\ny\n");
-        assert_eq!(sets["bookworm"], "?essential apt x y\na b\nd\n");
-        assert_eq!(sets["trixie"], "c\n");
+        assert_eq!(sets["bookworm"], "?essential apt x y\none two\nfour\n");
+        assert_eq!(sets["trixie"], "three\n");
         assert_eq!(sets.len(), 2);
     }
 }
