@@ -96,4 +96,21 @@ mod tests {
         assert_eq!(sets["trixie"], "three\n");
         assert_eq!(sets.len(), 2);
     }
+
+    #[test]
+    fn what_the_scenario_of_docker_installs_is_there() {
+        let scenario = include_str!("../../tests/scenarios/docker.rs");
+        let packages = scenario
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("const PACKAGES: &str = \"")?
+                    .strip_suffix("\";")
+            })
+            .unwrap();
+        assert!(
+            sets(SETS, IMAGE)[IMAGE_SUITE]
+                .lines()
+                .any(|set| set == packages)
+        );
+    }
 }
